@@ -1,0 +1,77 @@
+"""Looking at backends, off the data path: small GETs, bounded in time and size."""
+
+import asyncio
+import json
+import ssl
+from typing import Any
+
+import httpx2
+
+from adapters.transport import ssl_context
+from gateway.types import TLS, Backend
+
+SECONDS = 5.0
+_MAX_BYTES = 4 * 2**20
+
+
+class ProbeFailedError(Exception):
+    """A backend did not answer as its kind does; the message says how.
+
+    `missing`: it did answer, but has not what was asked for.
+    """
+
+    def __init__(self, message: str, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+class Prober:
+    """HTTP clients for probes, one for each way of trusting."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tuple[bool, TLS | None], httpx2.AsyncClient] = {}
+
+    async def get(self, backend: Backend, url: str) -> bytes:
+        """GET with the backend's own headers. Raises `ProbeFailedError` unless it answers 200."""
+        client = self._client(url.startswith("https:"), backend.tls)
+        try:
+            async with (
+                asyncio.timeout(SECONDS),
+                client.stream("GET", url, headers=list(backend.headers)) as answer,
+            ):
+                content = bytearray()
+                async for piece in answer.aiter_bytes():
+                    content += piece
+                    if len(content) > _MAX_BYTES:
+                        raise ProbeFailedError(f"{url} answered more than {_MAX_BYTES} bytes")
+        except TimeoutError:
+            raise ProbeFailedError(f"{url} did not answer within {SECONDS:g} s") from None
+        except httpx2.HTTPError as error:
+            why = str(error) or type(error).__name__
+            raise ProbeFailedError(f"{url} does not answer: {why}") from None
+        if answer.status_code != 200:
+            missing = answer.status_code == 404
+            raise ProbeFailedError(f"{url} answered {answer.status_code}", missing)
+        return bytes(content)
+
+    async def get_json(self, backend: Backend, url: str) -> Any:
+        """GET a JSON document. Raises `ProbeFailedError`."""
+        content = await self.get(backend, url)
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError):
+            raise ProbeFailedError(f"{url} answered no JSON") from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            await client.aclose()
+
+    def _client(self, secure: bool, tls: TLS | None) -> httpx2.AsyncClient:
+        client = self._clients.get((secure, tls))
+        if client is None:
+            # Authorities cost megabytes: they are read only where there is something to trust.
+            context = ssl_context(tls) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            client = httpx2.AsyncClient(verify=context, timeout=SECONDS, trust_env=False)
+            self._clients[secure, tls] = client
+        return client

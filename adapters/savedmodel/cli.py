@@ -1,0 +1,194 @@
+"""The command line of the local SavedModel server: arguments in, exit status out.
+
+Everything that can be refused without TensorFlow is refused here, with one line that says what to
+do.
+"""
+
+import argparse
+import asyncio
+import importlib.util
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from adapters.savedmodel.manager import ModelSource
+from adapters.savedmodel.versions import Policy, parse_policy
+
+PROGRAM = "isthmus savedmodel-server"
+_MAX_DEPTH = 512
+NOTICE = f"{PROGRAM}: stands in for TensorFlow Serving in development; do not run it in production"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NEEDED = (
+    "tensorflow",
+    "tensorflow_serving",
+    "numpy",
+    "uvicorn",
+    "httptools",
+    "uvloop",
+    "msgspec",
+    "grpc",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the server.
+
+    Returns the exit status: 0 after SIGTERM or SIGINT, 1 where it can't start.
+    """
+    arguments = _parser().parse_args(argv)
+    _tell(sys.stdout, NOTICE)
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        return _fail(
+            f"{', '.join(missing)} not installed; install with: pip install tensorflow-cpu uvicorn "
+            "httptools uvloop "
+            "msgspec grpcio && pip install --no-deps tensorflow-serving-api"
+        )
+    problem = _problem(arguments.model)
+    if problem:
+        return _fail(problem)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(message)s"))
+    log = logging.getLogger("isthmus.savedmodel")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # Imported here, after the check above, since these rooms need the packages it looks for.
+    import uvloop
+
+    from adapters.savedmodel.server import Options, StartError, serve
+
+    options = Options(
+        sources=tuple(
+            ModelSource(name, base, arguments.versions) for name, base in arguments.model
+        ),
+        grpc=arguments.grpc,
+        rest=arguments.rest,
+        poll=arguments.poll,
+        threads=arguments.threads,
+        max_body=arguments.max_body,
+        json_depth=arguments.json_depth,
+    )
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            in_time = runner.run(serve(options))
+    except StartError as error:
+        return _fail(str(error))
+    if not in_time:
+        # A thread is still in TensorFlow and can't be interrupted; a normal exit would wait for it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+def _fail(message: str) -> int:
+    _tell(sys.stderr, f"{PROGRAM}: {message}")
+    return 1
+
+
+def _tell(stream: TextIO, line: str) -> None:
+    stream.write(line + "\n")
+    stream.flush()
+
+
+def _problem(models: Sequence[tuple[str, Path]]) -> str | None:
+    names = [name for name, _ in models]
+    for name, base in models:
+        if names.count(name) > 1:
+            return f"--model {name}: named twice; each model needs a name of its own"
+        if not base.is_dir():
+            return (
+                f"--model {name}: {base} is no directory; make it, with versions in it ({base}/1)"
+            )
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="TensorFlow Serving's REST and gRPC contract over TensorFlow, for development.",
+    )
+    add = parser.add_argument
+    add("--model", action="append", required=True, type=_model, metavar="NAME=DIR",
+        help="a model and the folder that holds its numbered versions (repeatable)")  # fmt: skip
+    add("--grpc", type=_address, default=("127.0.0.1", 8500), metavar="HOST:PORT",
+        help="default 127.0.0.1:8500; port 0 takes a free one")  # fmt: skip
+    add("--rest", type=_address, default=("127.0.0.1", 8501), metavar="HOST:PORT",
+        help="default 127.0.0.1:8501; port 0 takes a free one")  # fmt: skip
+    add("--versions", type=_policy, default=Policy(latest=1), metavar="POLICY",
+        help="latest:N (default latest:1), all, or specific:1,2")  # fmt: skip
+    add(
+        "--poll",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="between looks at the folders (default 1)",
+    )
+    add("--threads", type=_positive, default=1, metavar="N",
+        help="threads for one prediction (default 1, quickest for small batches)")  # fmt: skip
+    add("--max-body", type=_positive, default=64 * 1024 * 1024, metavar="BYTES",
+        help="longest REST body; also what one repeated gRPC value may fill (64 MiB)")  # fmt: skip
+    add(
+        "--json-depth",
+        type=_depth,
+        default=64,
+        metavar="N",
+        help="deepest nesting of a body (default 64)",
+    )
+    return parser
+
+
+def _model(text: str) -> tuple[str, Path]:
+    name, sign, folder = text.partition("=")
+    if not sign or not folder or not _NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not NAME=DIR (a name has letters, digits, '.', '_' and '-')"
+        )
+    return name, Path(folder)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8500")
+    return host, int(port)
+
+
+def _policy(text: str) -> Policy:
+    try:
+        return parse_policy(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
+
+
+def _depth(text: str) -> int:
+    value = _positive(text)
+    if value > _MAX_DEPTH:
+        raise argparse.ArgumentTypeError(f"{text} is more than {_MAX_DEPTH}, which no parser takes")
+    return value
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)

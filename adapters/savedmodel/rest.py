@@ -1,0 +1,198 @@
+"""The REST front: an ASGI application over the manager.
+
+Plain ASGI and nothing else, since batching is measured against this server. Bodies are bounded in
+size, depth and the time they may take to arrive; decoding, prediction and encoding run together in
+one prediction thread, so a request changes threads once.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from adapters.savedmodel.json_reader import read_object
+from adapters.savedmodel.json_tensors import read_predict
+from adapters.savedmodel.json_writer import write_predict
+from adapters.savedmodel.manager import Handle, Manager
+from adapters.savedmodel.routes import Target, parse
+from adapters.savedmodel.status import Code, ServingError
+from adapters.savedmodel.versions import VersionState
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+TIMEOUT = (
+    30.0  # seconds for a body to arrive, and again for its answer; TensorFlow Serving's default
+)
+_TOO_LARGE = 413
+_GATEWAY_TIMEOUT = 504
+_DROP_FACTOR = (
+    4  # how many times the limit is read and dropped before the connection is closed on the sender
+)
+
+
+class _Refused(Exception):
+    """The body is not wanted to its end; the connection closes after the answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class _Gone(Exception):
+    """The client left before its body was complete."""
+
+
+class RestApp:
+    """ASGI application.
+
+    Args:
+        manager: lends the models.
+        max_body: bytes of a request body; a longer one gets 413.
+        max_depth: brackets open at once in a body; a deeper one gets 400.
+    """
+
+    def __init__(self, manager: Manager, max_body: int, max_depth: int) -> None:
+        self._manager = manager
+        self._max_body = max_body
+        self._max_depth = max_depth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request; see the ASGI specification."""
+        if scope["type"] != "http":
+            return
+        headers = [(b"content-type", b"application/json")]
+        try:
+            status, body = 200, await self._answer(scope, receive)
+        except ServingError as error:
+            status, body = error.http_status, _error(error.message)
+        except _Refused as refusal:
+            status, body = refusal.status, _error(refusal.message)
+            headers.append((b"connection", b"close"))
+        except _Gone:
+            return
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> bytes:
+        method: str = scope["method"]
+        target = parse(method, scope["raw_path"].decode("latin-1"))
+        if target.verb == "status":
+            return self._status(target)
+        if target.verb == "metadata":
+            return self._metadata(target)
+        body = await self._read_body(scope, receive)
+        if target.verb != "predict":
+            raise ServingError(
+                Code.UNIMPLEMENTED,
+                f"{target.verb} is not served by this stand-in for development; use predict, or "
+                "TensorFlow Serving "
+                "itself",
+            )
+        return await self._predict(target, body)
+
+    async def _predict(self, target: Target, body: bytes) -> bytes:
+        handle = self._manager.acquire(target.model, target.version, target.label)
+        answer = self._manager.run(handle, lambda: predict(handle, body, self._max_depth))
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await answer
+        except TimeoutError:
+            raise ServingError(Code.DEADLINE_EXCEEDED, f"no answer within {TIMEOUT:g} s") from None
+
+    def _status(self, target: Target) -> bytes:
+        if target.label is not None:
+            self._manager.refuse_label(target.model, target.label)
+        rows = self._manager.states(target.model, target.version)
+        return _dump(
+            {"model_version_status": [_state(number, row) for number, row in rows.items()]}
+        )
+
+    def _metadata(self, target: Target) -> bytes:
+        handle = self._manager.acquire(target.model, target.version, target.label)
+        try:
+            spec = {"name": handle.model, "signature_name": "", "version": str(handle.version)}
+            definitions = {"signature_def": handle.servable.metadata()}
+        finally:
+            handle.release()
+        return _dump({"model_spec": spec, "metadata": {"signature_def": definitions}})
+
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                length = next(
+                    (value for name, value in scope["headers"] if name == b"content-length"), b"0"
+                )
+                if int(length) > self._max_body:
+                    await self._drop(receive)
+                return await self._collect(receive)
+        except TimeoutError:
+            raise _Refused(
+                _GATEWAY_TIMEOUT, f"the body did not arrive within {TIMEOUT:g} s"
+            ) from None
+
+    async def _collect(self, receive: Receive) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in _pieces(receive):
+            size += len(piece)
+            if size > self._max_body:
+                await self._drop(receive)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _drop(self, receive: Receive) -> None:
+        """Reads on for a while and keeps nothing, so that a client which only sends first gets to
+        see the answer.
+
+        Raises:
+            _Refused: always.
+        """
+        size = 0
+        async for piece in _pieces(receive):
+            size += len(piece)
+            if size > _DROP_FACTOR * self._max_body:
+                break
+        raise _Refused(
+            _TOO_LARGE,
+            f"the request body is larger than {self._max_body} bytes; send fewer rows, or raise "
+            "--max-body",
+        )
+
+
+def predict(handle: Handle, body: bytes, max_depth: int) -> bytes:
+    """One predict request from bytes to bytes; runs in a prediction thread.
+
+    Raises:
+        ServingError: whatever is wrong with the body, its tensors or the model's answer.
+    """
+    servable = handle.servable
+    request = read_predict(read_object(body, max_depth), servable.signatures)
+    return write_predict(servable.run(request.signature, request.inputs), request.row)
+
+
+async def _pieces(receive: Receive) -> Any:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        more = message.get("more_body", False)
+        yield message.get("body", b"")
+
+
+def _state(number: int, row: VersionState) -> dict[str, Any]:
+    status = {"error_code": row.code.name, "error_message": row.message}
+    return {"version": str(number), "state": row.state.name, "status": status}
+
+
+def _error(message: str) -> bytes:
+    return _dump({"error": message})
+
+
+def _dump(value: object) -> bytes:
+    # A message may quote what the client sent, lone surrogates included.
+    return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "replace")

@@ -1,0 +1,174 @@
+"""The gRPC client that adapters share: one channel a backend, opaque messages, no queue.
+
+Connecting comes before sending, so that "nothing was sent" is known and not guessed.
+The interface is that of `adapters.transport`: an exchange is entered, read and left.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import grpc
+
+from gateway.errors import Code, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.types import TLS, Head, Headers, Message, Timeouts
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.enable_http_proxy", 0),
+)
+_RESERVED = (b"grpc-", b":")
+_NOT_SENT = frozenset({b"content-type", b"te", b"user-agent", b"host"})
+
+
+class UnaryAnswer:
+    """The answer to a unary call; see `types.Answer`. An error status has no message."""
+
+    __slots__ = ("_message", "head")
+
+    def __init__(self, head: Head, message: bytes) -> None:
+        self.head = head
+        self._message = message
+
+    async def read(self) -> bytes:
+        """Return the message, then `b""`."""
+        message, self._message = self._message, b""
+        return message
+
+
+class GrpcClient:
+    """Calls to one server over one channel."""
+
+    def __init__(self, address: str, tls: TLS | None) -> None:
+        options: list[tuple[str, int | str]] = list(_OPTIONS)
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(address, options)
+        else:
+            if tls.server_name:
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            self._channel = grpc.aio.secure_channel(address, _credentials(tls), options)
+
+    @asynccontextmanager
+    async def exchange(
+        self, message: Message, extra: Headers, timeouts: Timeouts, deadline: float
+    ) -> AsyncIterator[UnaryAnswer]:
+        """Call; entering waits for the answer. Raises `UpstreamError`."""
+        await self._connected(timeouts, deadline)
+        loop = asyncio.get_running_loop()
+        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        send = self._channel.unary_unary(message.path)
+        call = send(
+            message.body,
+            metadata=_metadata(message.headers, extra),
+            timeout=max(deadline - loop.time(), 0.001),
+        )
+        try:
+            yield await self._answer(call, deadline)
+        finally:
+            call.cancel()  # does nothing to one that is over
+
+    async def close(self) -> None:
+        """Close the channel, and what is under way on it."""
+        await self._channel.close()
+
+    async def _connected(self, timeouts: Timeouts, deadline: float) -> None:
+        ready = grpc.ChannelConnectivity.READY
+        state = self._channel.get_state(try_to_connect=True)
+        if state is ready:
+            return
+        seconds = min(timeouts.connect, deadline - asyncio.get_running_loop().time())
+        failed = state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        try:
+            async with asyncio.timeout(seconds):
+                while state is not ready:
+                    await self._channel.wait_for_state_change(state)
+                    state = self._channel.get_state(try_to_connect=True)
+                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        if not failed:
+                            raise UpstreamUnreachable("can't be reached, or does not speak gRPC")
+                        failed = False  # that was the last attempt's; one more is due
+        except TimeoutError:
+            raise UpstreamUnreachable(f"took no connection within {seconds:g} s") from None
+
+    async def _answer(
+        self, call: "grpc.aio.UnaryUnaryCall[bytes, bytes]", deadline: float
+    ) -> UnaryAnswer:
+        try:
+            message = await call
+        except grpc.aio.AioRpcError as error:
+            return UnaryAnswer(self._failure(error, deadline), b"")
+        headers = _fields(await call.initial_metadata())
+        trailers = _fields(await call.trailing_metadata())
+        return UnaryAnswer(Head(Code.OK, headers, trailers=trailers), message)
+
+    def _failure(self, error: grpc.aio.AioRpcError, deadline: float) -> Head:
+        """Tell a backend's own status, which is passed on, from the lack of one."""
+        code = Code(error.code().value[0])
+        if code is Code.DEADLINE_EXCEEDED and asyncio.get_running_loop().time() >= deadline - 0.05:
+            raise UpstreamTimeout("was not done within the time allowed for the request")
+        lost = self._channel.get_state() is not grpc.ChannelConnectivity.READY
+        if code is Code.UNAVAILABLE and lost:
+            raise UpstreamInvalid("closed the connection without an answer")
+        return Head(
+            code,
+            _fields(error.initial_metadata()),
+            error.details() or "",
+            _fields(error.trailing_metadata()),
+        )
+
+
+class GrpcClients:
+    """One client for each server and way of trusting it."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tuple[str, TLS | None], GrpcClient] = {}
+
+    def to(self, address: str, tls: TLS | None) -> GrpcClient:
+        """Return the client for a server."""
+        client = self._clients.get((address, tls))
+        if client is None:
+            client = self._clients[address, tls] = GrpcClient(address, tls)
+        return client
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for client in self._clients.values():
+            await client.close()
+
+
+def _credentials(tls: TLS) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        root_certificates=tls.ca.read_bytes() if tls.ca else None,
+        private_key=tls.key.read_bytes() if tls.key else None,
+        certificate_chain=tls.cert.read_bytes() if tls.cert else None,
+    )
+
+
+def _metadata(headers: Headers, extra: Headers) -> Sequence[tuple[str, str | bytes]]:
+    names = {name for name, _ in extra}
+    kept = [
+        field
+        for field in headers
+        if field[0] not in _NOT_SENT
+        and field[0] not in names
+        and not field[0].startswith(_RESERVED)
+    ]
+    return [_text(field) for field in (*kept, *extra)]
+
+
+def _text(field: tuple[bytes, bytes]) -> tuple[str, str | bytes]:
+    name, value = field
+    binary = name.endswith(b"-bin")
+    return name.decode("ascii"), value if binary else value.decode("ascii", "replace")
+
+
+def _fields(metadata: grpc.aio.Metadata | None) -> Headers:
+    return tuple(
+        (name.encode("ascii"), value.encode() if isinstance(value, str) else value)
+        for name, value in metadata or ()
+    )

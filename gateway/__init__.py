@@ -1,0 +1,1 @@
+"""Isthmus: one gateway in front of every model a company serves."""

@@ -1,0 +1,132 @@
+"""The command line; each command is a few lines over the rooms below."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+import uvloop
+
+from gateway import app as gateway_app
+from gateway import config
+from gateway.control.supervisor import LaunchError, Progress, State
+from gateway.errors import ConfigError
+from gateway.observe import logs
+from gateway.types import Configuration
+
+main = typer.Typer(
+    name="isthmus",
+    help="One gateway in front of every model: vLLM and TensorFlow Serving, over HTTP and gRPC.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+File = Annotated[
+    Path, typer.Option("--config", "-c", help="The configuration file.", show_default=True)
+]
+Level = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+
+
+@main.command()
+def serve(file: File = Path("isthmus.yaml"), log_level: Level = "info") -> None:
+    """Run the gateway."""
+    logs.configure(log_level)
+    configuration = _load(file)
+    _warn_if_open(configuration)
+    _run(configuration, gateway_app.for_ever)
+
+
+@main.command()
+def check(file: File = Path("isthmus.yaml")) -> None:
+    """Check a configuration: exit 1 and one `file:line: key: why` for each problem."""
+    configuration = _load(file)
+    typer.echo(f"{file}: good ({len(configuration.models)} models)")
+
+
+@main.command()
+def schema() -> None:
+    """Print the configuration's JSON Schema, for editors."""
+    typer.echo(json.dumps(config.schema(), indent=2))
+
+
+@main.command()
+def demo(
+    file: File = Path("configs/demo.yaml"),
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Exit after the calls: 0 if every answer was right.")
+    ] = False,
+    log_level: Level = "warning",
+) -> None:
+    """Launch real backends, show sample calls with their answers, and stay up."""
+    from gateway.demo import Demo
+
+    logs.configure(log_level)
+    demonstration = Demo(stay=not check_only)
+    _run(_load(file), demonstration.run)
+    raise typer.Exit(0 if demonstration.good else 1)
+
+
+@main.command(
+    "savedmodel-server",
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    },
+)
+def savedmodel_server(context: typer.Context) -> None:
+    """Serve SavedModels as TF Serving would, for development. `--help` lists its options."""
+    program = [sys.executable, "-m", "adapters.savedmodel", *context.args]
+    os.execv(program[0], program)
+
+
+def _load(file: Path) -> Configuration:
+    try:
+        return gateway_app.load(file, os.environ)
+    except ConfigError as error:
+        _give_up(str(error))
+
+
+def _run(configuration: Configuration, when_ready: gateway_app.WhenReady) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(gateway_app.serve(configuration, _show, when_ready))
+        except (ConfigError, LaunchError) as error:
+            _give_up(str(error))
+
+
+def _give_up(why: str) -> NoReturn:
+    typer.echo(why, err=True)
+    raise typer.Exit(1)
+
+
+def _warn_if_open(configuration: Configuration) -> None:
+    server = configuration.server
+    open_to_all = [
+        str(address)
+        for address in (server.http, server.grpc)
+        if address is not None and not address.loopback
+    ]
+    if configuration.tenants is None and open_to_all:
+        typer.echo(
+            f"warning: no auth.keys are set, so anyone who reaches {' or '.join(open_to_all)} "
+            "may use every model",
+            err=True,
+        )
+
+
+def _show(progress: Progress) -> None:
+    """Tell how launched backends come up, on standard error."""
+    texts = {
+        State.STARTING: f"starting: {progress.line}",
+        State.WAITING: f"{progress.elapsed:4.0f} s  {progress.line}",
+        State.READY: f"ready after {progress.elapsed:.1f} s",
+        State.DIED: f"died (exit code {progress.code}): {progress.line}",
+        State.RESTARTING: f"starts again in {progress.delay:g} s",
+        State.STOPPED: "stopped",
+    }
+    typer.echo(f"[{progress.name}] {texts[progress.state]}"[:160], err=True)

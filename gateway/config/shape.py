@@ -1,0 +1,189 @@
+"""The form of the file: one class a section, an unknown key is an error.
+
+Descriptions are the JSON Schema's, so that editors show them. Defaults that depend on the
+kind of backend are None here and filled in by `build`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+)
+
+from gateway.config.values import Bytes, Digest, Listen, Seconds, address
+from gateway.types import Address
+
+
+class Section(BaseModel):
+    """A part of the file. Strict: "1" is no number and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+def _at(text: str) -> Address:
+    return address(text)
+
+
+class Server(Section):
+    """Where the gateway listens, and how it ends."""
+
+    http: Listen = Field(_at("0.0.0.0:8080"), description="OpenAI's and TF Serving's REST APIs")
+    grpc: Listen = Field(_at("0.0.0.0:8081"), description="TF Serving's gRPC API and health")
+    admin: Listen = Field(_at("127.0.0.1:8082"), description="the admin API and its documentation")
+    metrics: Listen = Field(_at("0.0.0.0:8083"), description="/metrics, /healthz and /readyz")
+    drain: Seconds = Field(30.0, description="how long requests in flight may take at the end")
+    ready_requires: list[Text] = Field(
+        [], description="models that must be ready before /readyz says so"
+    )
+
+
+class Limits(Section):
+    """Bounds on what clients send."""
+
+    max_body: Bytes = Field(64 * 2**20, description="the largest request body")
+    header_bytes: Bytes = Field(32 * 2**10, description="all headers of a request together")
+    json_depth: Annotated[int, Field(ge=1, le=512)] = Field(64, description="levels of nesting")
+
+
+class Key(Section):
+    """A client's key, known by its digest only."""
+
+    name: Text = Field(description="shown in metrics and logs as the tenant")
+    sha256: Digest = Field(description="of the key: printf %s KEY | sha256sum")
+    models: list[Text] = Field(["*"], description="names or globs of models that it may use")
+
+
+class Admin(Section):
+    """The admin API's token; needed when it listens beyond this machine."""
+
+    sha256: Digest = Field(description="of the token: printf %s TOKEN | sha256sum")
+
+
+class Auth(Section):
+    """Who may ask. Without this section the gateway is open to all who reach it."""
+
+    keys: list[Key] = Field([], description="clients' keys")
+    admin: Admin | None = Field(None, description="the admin API's token")
+
+
+class TLS(Section):
+    """How a backend is trusted. An empty section: the system's authorities."""
+
+    ca: Text | None = Field(None, description="PEM file of the authorities to trust")
+    cert: Text | None = Field(None, description="PEM file of the gateway's own certificate")
+    key: Text | None = Field(None, description="PEM file of its private key")
+    server_name: Text | None = Field(None, description="the name to expect, if not the host's")
+
+
+class Launch(Section):
+    """A process that the gateway starts, watches, restarts and stops."""
+
+    command: Annotated[list[Text], Field(min_length=1)] = Field(
+        description="program and arguments; {port} and {grpc_port} are filled in"
+    )
+    port: Literal["auto"] | Annotated[int, Field(ge=1, le=65535)] = Field(
+        "auto", description="its HTTP port on loopback; auto takes a free one"
+    )
+    grpc_port: Literal["auto"] | Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="its gRPC port on loopback, where it has one"
+    )
+    ready: Annotated[str, Field(pattern="^/")] = Field(
+        "/health", description="the path that answers 200 once it serves"
+    )
+    env: dict[str, str] = Field({}, description="added to the gateway's own environment")
+    start_timeout: Seconds = Field(300.0, description="how long it may take to become ready")
+    stop_grace: Seconds = Field(10.0, description="from SIGTERM to SIGKILL")
+    log: Text | None = Field(None, description="its output; logs/MODEL-VERSION-N.log by default")
+
+
+class Backend(Section):
+    """One server of models: an address, or a process to launch."""
+
+    url: Text | None = Field(None, description="vllm: http(s)://HOST:PORT")
+    rest: Text | None = Field(None, description="tensorflow_serving: http(s)://HOST:PORT")
+    grpc: Text | None = Field(None, description="tensorflow_serving: HOST:PORT")
+    launch: Launch | None = Field(None, description="start it instead of finding it")
+    api_key: Text | None = Field(None, description="sent to it as a bearer token")
+    headers: dict[str, str] = Field({}, description="sent to it with every call")
+    tls: TLS | None = Field(None, description="trust; an https URL needs no section")
+
+
+def _spelled_out(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+AnyBackend = Annotated[
+    Backend,
+    BeforeValidator(_spelled_out, json_schema_input_type=str | Backend),
+]
+Backends = Annotated[list[AnyBackend], Field(min_length=1)]
+Number = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Version(Section):
+    """One version of a model."""
+
+    backends: Backends = Field(description="the servers that hold it")
+    served_name: Text | None = Field(None, description="its name there, if another")
+
+
+class Timeouts(Section):
+    """Bounds on a backend's time; what is left out has its kind's default."""
+
+    connect: Seconds | None = Field(None, description="to a connection")
+    first_piece: Seconds | None = Field(None, description="to the first piece of a stream")
+    idle: Seconds | None = Field(None, description="between two pieces of a stream")
+    total: Seconds | None = Field(None, description="for a whole answer")
+
+
+def _versions_tag(value: Any) -> str:
+    return "discover" if isinstance(value, str) else "numbered"
+
+
+Versions = Annotated[
+    Annotated[Literal["discover"], Tag("discover")]
+    | Annotated[dict[Number, Version], Field(min_length=1), Tag("numbered")],
+    Discriminator(_versions_tag),
+]
+Share = Annotated[str | Number, WithJsonSchema({"type": ["string", "integer"]})]
+
+
+class Model(Section):
+    """A name that clients may ask for, and what stands behind it."""
+
+    adapter: Text = Field(description="the kind of its backends: vllm, tensorflow_serving, …")
+    served_name: Text | None = Field(None, description="its name at the backends, if another")
+    aliases: list[Text] = Field([], description="more names for it")
+    backends: Backends | None = Field(None, description="servers that hold every version")
+    versions: Versions | None = Field(
+        None, description="numbers and their backends, or discover: whatever the backends hold"
+    )
+    labels: dict[str, Number] = Field({}, description="names for versions")
+    traffic: dict[Share, Annotated[int | float, Field(ge=0, le=100)]] = Field(
+        {}, description="per cent by label or number; without it: label stable, else the newest"
+    )
+    timeouts: Timeouts = Field(Timeouts(), description="bounds on its backends' time")
+    max_inflight: Annotated[int, Field(ge=1)] = Field(
+        256, description="calls on each backend at once; the rest waits in the gateway"
+    )
+    max_queue: Annotated[int, Field(ge=0)] = Field(
+        1000, description="calls that may wait for each version; more are refused"
+    )
+
+
+class File(Section):
+    """The whole file."""
+
+    server: Server = Field(Server(), description="listeners")
+    limits: Limits = Field(Limits(), description="bounds on requests")
+    auth: Auth | None = Field(None, description="clients' keys; absent: open to all")
+    models: dict[Text, Model] = Field({}, description="what is served, by name")

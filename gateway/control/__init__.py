@@ -1,0 +1,1 @@
+"""What knows the world and changes it: probes, discovery, launched processes."""

@@ -1,0 +1,1 @@
+"""Sockets in. Thin: each ends where the pipeline begins."""

@@ -1,0 +1,81 @@
+"""ASGI applications on sockets: uvicorn inside the gateway's own loop and life."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from gateway.types import Address
+
+App = Callable[..., Awaitable[None]]
+_BACKLOG = 2048
+_KEEP_ALIVE = 75
+
+
+class _Server(uvicorn.Server):
+    """Signals are the gateway's to handle, not each listener's; `up` is set once it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServer:
+    """One listener. The socket is bound at once, so that a taken address is known at once."""
+
+    def __init__(self, app: Any, address: Address) -> None:
+        self._socket = bind(address)
+        self.port: int = self._socket.getsockname()[1]
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                backlog=_BACKLOG,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to serve; returns when connections are taken."""
+        self._task = asyncio.create_task(self._server.serve([self._socket]))
+        await self._server.up.wait()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more connections, and end what is under way after `grace` seconds."""
+        self._server.config.timeout_graceful_shutdown = max(int(grace), 1)
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+        self._socket.close()
+
+
+def bind(address: Address) -> socket.socket:
+    """Bind a listening socket. Raises `OSError`."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((address.host, address.port))
+    except OSError:
+        bound.close()
+        raise
+    bound.set_inheritable(False)
+    return bound

@@ -1,0 +1,1 @@
+"""What is seen of the gateway: metrics and logs. Bodies and keys never reach them."""

@@ -1,0 +1,138 @@
+"""Which version answers: by number, by label, by `latest`, or by the model's split. Pure."""
+
+from collections.abc import Mapping
+
+from gateway.errors import Unavailable, UnknownLabel, UnknownModel, UnknownVersion
+from gateway.protocols.names import LATEST, shown
+from gateway.types import Model, Ref, State, Target, Version
+
+DEFAULT_LABEL = "stable"
+
+
+def find_model(models: Mapping[str, Model], ref: Ref) -> Model:
+    """Return the model a reference names; `models` are those the caller may know of.
+
+    Raises `UnknownModel`, with the names that exist.
+    """
+    model = models.get(ref.name)
+    if model is None:
+        name = shown(ref.name)
+        error = UnknownModel(f"The model `{name}` does not exist. {_known(models)}", param="model")
+        error.servable = f"Latest({name})"
+        if ref.version is not None:
+            error.servable = f"Specific({name}, {ref.version})"
+        raise error
+    return model
+
+
+def _known(models: Mapping[str, Model]) -> str:
+    if not models:
+        return "There are no models here that this caller may use."
+    names = sorted(models)
+    more = f" and {len(names) - 50} more" if len(names) > 50 else ""
+    return f"Models here: {', '.join(names[:50])}{more}."
+
+
+def resolve(model: Model, ref: Ref, draw: float) -> Target:
+    """Choose the version that answers a reference; `draw` in [0, 1) decides a split.
+
+    A version that the client named is never replaced: without a ready backend it is
+    `Unavailable`. One that the gateway chooses is ready if any is.
+    Raises `UnknownVersion`, `UnknownLabel`, `Unavailable`.
+    """
+    if ref.version is not None:
+        return Target(model, _numbered(model, ref.version), True)
+    if ref.label is not None:
+        return Target(model, _labelled(model, ref.label), True)
+    return Target(model, _chosen(model, draw), False)
+
+
+def check_ready(version: Version) -> None:
+    """Raise `Unavailable` when no backend of a version is ready.
+
+    Why is told in the admin API, not to callers: it may hold addresses.
+    """
+    if not version.ready:
+        raise Unavailable(
+            f"{version} has no ready backend now (of {len(version.backends)}); try again shortly. "
+            "Operators: `isthmus models` says why",
+            headers=((b"retry-after", b"1"),),
+        )
+
+
+def _numbered(model: Model, number: int) -> Version:
+    version = model.versions.get(number)
+    if version is None:
+        error = UnknownVersion(
+            f"{model.name} has no version {number}. {_known_versions(model)}", param="model"
+        )
+        error.servable = f"Specific({model.name}, {number})"
+        raise error
+    return version
+
+
+def _labelled(model: Model, label: str) -> Version:
+    number = model.labels.get(label)
+    if number is not None and model.discovers and number not in model.versions:
+        raise Unavailable(
+            f"{model.name}@{label} is version {number}, which no backend reports; "
+            f"{_known_versions(model)}",
+            headers=((b"retry-after", b"1"),),
+        )
+    if number is not None:
+        return _numbered(model, number)
+    if label == LATEST:
+        return _latest(model)
+    raise UnknownLabel(
+        f"Unrecognized servable version label: {shown(label)}. {_known_versions(model)}",
+        param="model",
+    )
+
+
+def _known_versions(model: Model) -> str:
+    numbers = ", ".join(str(number) for number in sorted(model.versions)) or "none yet"
+    labels = ", ".join(f"{label} = {n}" for label, n in sorted(model.labels.items()))
+    text = f"Versions of {model.name}: {numbers}"
+    return f"{text}; labels: {labels}." if labels else f"{text}."
+
+
+def _chosen(model: Model, draw: float) -> Version:
+    if model.traffic:
+        return _split(model, draw)
+    stable = model.labels.get(DEFAULT_LABEL)
+    if stable is not None:
+        version = model.versions.get(stable)
+        if version is not None and version.ready:
+            return version
+    return _latest(model)
+
+
+def _latest(model: Model) -> Version:
+    numbers = sorted(model.versions, reverse=True)
+    if not numbers:
+        raise Unavailable(
+            f"{model.name} has no version yet: its backends have not reported one that is "
+            f"{State.AVAILABLE}; try again shortly",
+            headers=((b"retry-after", b"1"),),
+        )
+    ready = (n for n in numbers if model.versions[n].ready)
+    return model.versions[next(ready, numbers[0])]
+
+
+def _split(model: Model, draw: float) -> Version:
+    shares = [(_of_share(model, name), weight) for name, weight in model.traffic if weight > 0]
+    known = [(version, weight) for version, weight in shares if version is not None]
+    ready = [(version, weight) for version, weight in known if version.ready] or known
+    if not ready:
+        return _latest(model)
+    at = draw * sum(weight for _, weight in ready)
+    for version, weight in ready:
+        at -= weight
+        if at < 0:
+            return version
+    return ready[-1][0]
+
+
+def _of_share(model: Model, name: str | int) -> Version | None:
+    number = model.labels.get(name) if isinstance(name, str) else name
+    return None if number is None else model.versions.get(number)

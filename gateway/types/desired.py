@@ -1,0 +1,76 @@
+"""What a configuration file says, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.types.served import Model, Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A backend's process, started and watched by the gateway.
+
+    `env` is added to the gateway's own environment. `ready_url` answers 200 to a GET once
+    the process can serve. Times are in seconds.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    ready_url: str | None = None
+    start_timeout: float = 300.0
+    stop_grace: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener is bound."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The listeners (None: not served) and how the process ends. `drain` is in seconds."""
+
+    http: Address | None
+    grpc: Address | None
+    admin: Address | None
+    metrics: Address | None
+    drain: float = 30.0
+    ready_requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what strangers send: bytes, and levels of nested JSON."""
+
+    max_body: int = 64 * 2**20
+    header_bytes: int = 32 * 2**10
+    json_depth: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A whole file, checked. `admin_digest` is the SHA-256 of the admin API's token."""
+
+    server: Server
+    limits: Limits
+    models: tuple[Model, ...]
+    tenants: tuple[Tenant, ...] | None = None
+    admin_digest: bytes | None = None
+    launches: tuple[Launch, ...] = ()

@@ -1,0 +1,110 @@
+"""The JSON rooms alone, over numpy: number forms and exactness for any value, not only those we thought of."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from adapters.savedmodel.json_tensors import tensor
+from adapters.savedmodel.json_writer import shortest, write_predict
+from adapters.savedmodel.signature import TensorSpec
+from adapters.savedmodel.status import Code, ServingError
+
+pytestmark = pytest.mark.real
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+INTEGERS = ("int8", "uint8", "int32", "uint32", "int64", "uint64")
+
+
+def _spec(dtype: str) -> TensorSpec:
+    return TensorSpec("x", dtype, None)
+
+
+def _written(array: Any) -> Any:
+    return json.loads(write_predict({"y": array}, row=False))["outputs"]
+
+
+@given(st.lists(FLOATS, min_size=1, max_size=40))
+def test_float32_reads_back_the_same_and_is_written_short(values: list[float]) -> None:
+    array = np.array(values, np.float32)
+    text = write_predict({"y": array}, row=False).decode()
+    back = np.array(json.loads(text)["outputs"], np.float32)
+    assert back.tobytes() == array.tobytes()
+    for value, written in zip(array, shortest(array), strict=True):
+        six = f"{value:.6g}"
+        wanted = six if np.float32(six) == value else f"{value:.9g}"
+        assert float(wanted) == written
+
+
+@given(arrays.arrays(np.float64, st.integers(1, 20)))
+def test_float64_reads_back_the_same(array: Any) -> None:
+    np.testing.assert_array_equal(np.array(_written(array)), array)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@given(st.data())
+def test_integers_go_both_ways_exactly(dtype: str, data: st.DataObject) -> None:
+    bounds = np.iinfo(dtype)
+    values = data.draw(
+        st.lists(st.integers(int(bounds.min), int(bounds.max)), min_size=1, max_size=9)
+    )
+    array = tensor(values, _spec(dtype))
+    assert array.dtype == dtype
+    assert array.tolist() == values
+    assert _written(array) == values
+
+
+@given(arrays.array_shapes(max_dims=5, max_side=4, min_side=0))
+def test_any_even_nesting_is_its_shape(shape: tuple[int, ...]) -> None:
+    values = np.arange(np.prod(shape), dtype=np.int64).reshape(shape)
+    got = tensor(values.tolist(), _spec("int64"))
+    cut = (
+        shape[: shape.index(0) + 1] if 0 in shape else shape
+    )  # lists can't tell what is under an empty one
+    assert got.shape == cut
+    assert got.ravel().tolist() == values.ravel().tolist()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[[1], 2], [1, [2]], [[1], [2, 3]], [[], [1]], [[[1]], [[2], [3]]], [[1, 2], [[3], [4]]]],
+)
+def test_uneven_nesting_is_refused(value: Any) -> None:
+    with pytest.raises(ServingError) as caught:
+        tensor(value, _spec("float32"))
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "string"])
+@pytest.mark.parametrize("shape", [(0,), (2, 0), ()])
+def test_empty_and_scalar_tensors_are_written(dtype: str, shape: tuple[int, ...]) -> None:
+    array = np.zeros(shape, object if dtype == "string" else dtype)
+    if dtype == "string":
+        array[...] = b"s"
+    assert np.shape(_written(array)) == shape
+
+
+def test_bytes_that_are_no_text_leave_as_they_are() -> None:
+    array = np.array([b"\xff\xfe", "ä".encode()], object)
+    assert write_predict({"y": array}, row=False) == b'{"outputs":["\xff\xfe","\xc3\xa4"]}'
+    assert (
+        write_predict({"y_bytes": array}, row=False)
+        == b'{"outputs":[{"b64":"//4="},{"b64":"w6Q="}]}'
+    )
+
+
+def test_lone_surrogates_are_refused_and_do_not_crash() -> None:
+    with pytest.raises(ServingError):
+        tensor(["\ud800"], _spec("string"))
+
+
+def test_more_dimensions_than_numpy_has_are_refused() -> None:
+    value: Any = 1
+    for _ in range(100):
+        value = [value]
+    with pytest.raises(ServingError):
+        tensor(value, _spec("float32"))
