@@ -65,7 +65,7 @@ def demo(
     from gateway.demo import Demo
 
     logs.configure(log_level)
-    demonstration = Demo(stay=not check_only)
+    demonstration = Demo(not check_only, os.environ)
     _run(_load(file), demonstration.run)
     raise typer.Exit(0 if demonstration.good else 1)
 

@@ -139,6 +139,7 @@ class Pipeline:
         if asked.ref is not None:
             _authorise(request, snapshot, view, asked)
         if operation.local is not None:
+            _check_exists(view, asked)
             answer = operation.local(asked, view)
             if answer is not None:
                 await self._whole(request, ending, answer)
@@ -235,6 +236,16 @@ def _authorise(request: Request, snapshot: Snapshot, view: View, asked: Asked) -
     model = snapshot.models.get(asked.ref.name)
     if model is not None:
         auth.authorise(request.tenant, model)
+
+
+def _check_exists(view: View, asked: Asked) -> None:
+    """Raise `NotFound` for a reference to what is not there, or not to be seen."""
+    ref = asked.ref
+    if ref is None:
+        return
+    model = versioning.find_model(view.models, ref)
+    if ref.version is not None or ref.label is not None:
+        versioning.resolve(model, ref, 0.0)
 
 
 def _check_form(operation: Operation, target: Target) -> None:

@@ -30,7 +30,7 @@ _NO_TORCH = (
 KNOWN = (
     _advice(
         r"no space left on device|errno 28|disk quota exceeded",
-        "The disk is full: vLLM's environment needs 4 GB and TensorFlow's 2 GB where they are made"
+        "The disk is full: vLLM's environment needs 3 GB and TensorFlow's 2 GB where they are made"
         " (ISTHMUS_VENVS), and pip needs 1 GB more in its temporary folder (TMPDIR).",
     ),
     _advice(
@@ -53,8 +53,14 @@ KNOWN = (
     ),
     _advice(r"no matching distribution found for (torch==\S+\+cpu)", _NO_TORCH),
     _advice(
-        r"requires a different python: .*?; package '?(\S+?)'? requires",
+        r"package '(\S+)' requires a different python",
         "{0} does not support this Python: run this with python3.11.",
+    ),
+    _advice(
+        r"satisfies the requirement (\S+) \(from versions: none\)",
+        "No version of {0} was found: the package index can't be reached from here (check the"
+        " network, HTTPS_PROXY and PIP_INDEX_URL), or it lacks {0} (name one that has it in"
+        " PIP_EXTRA_INDEX_URL).",
     ),
     _advice(
         r"no matching distribution found for (\S+)",

@@ -66,17 +66,20 @@ def export(model: Any, folder: Path) -> Any:
     Signature `serving_default`: `pixels` float32 [rows, 64] in, `probabilities` float32 [rows, 10]
     and `digit` int64 [rows] out.
     """
+    import keras
     import tensorflow as tf
 
     def classify(pixels: Any) -> dict[str, Any]:
         probabilities = model(pixels)
         return {"probabilities": probabilities, "digit": tf.argmax(probabilities, axis=1)}
 
+    # Keras's own way out: a plain tf.Module tracks the optimizer's copies of the weights, which
+    # TensorFlow 2 finds again when it loads, but a session (TF Serving's way) does not.
+    archive = keras.export.ExportArchive()
+    archive.track(model)
     pixels = tf.TensorSpec([None, PIXELS], tf.float32, name="pixels")
-    signature = tf.function(classify, input_signature=[pixels])
-    holder = tf.Module()
-    holder.model = model
-    tf.saved_model.save(holder, str(folder), signatures={"serving_default": signature})
+    archive.add_endpoint("serving_default", classify, input_signature=[pixels])
+    archive.write_out(str(folder), verbose=False)
     return tf.saved_model.load(str(folder))
 
 

@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    # gRPC's core would add lines of its own to ours when an address is taken.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported here, after the check above, since these rooms need the packages it looks for.
     import uvloop
 

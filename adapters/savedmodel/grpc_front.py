@@ -54,7 +54,8 @@ def create(front: Front, address: str) -> tuple[Any, int]:
         ],
         maximum_concurrent_rpcs=MAX_CALLS,
     )
-    server.add_generic_rpc_handlers((front,))
+    handlers: tuple[Any, ...] = (front,)
+    server.add_generic_rpc_handlers(handlers)
     port = server.add_insecure_port(address)
     if port == 0:
         raise RuntimeError(f"could not bind {address}")

@@ -99,10 +99,10 @@ def shortest(array: Array) -> Array:
     with np.errstate(all="ignore"):
         exponent: Array = np.floor(np.log10(np.abs(wide)))
         exponent = np.where(np.isfinite(exponent), exponent, 0).astype(np.int64)
-        nine, in_reach = _round(wide, 8 - exponent)
-        six, _ = _round(wide, 5 - exponent)
+        nine, nine_exact = _round(wide, 8 - exponent)
+        six, six_exact = _round(wide, 5 - exponent)
         result: Array = np.where(six.astype(np.float32) == array, six, nine)
-        good = in_reach & (result.astype(np.float32) == array)
+        good = nine_exact & six_exact & (result.astype(np.float32) == array)
     odd: Array = ~good & np.isfinite(wide)
     if odd.any():  # tiny and huge values, which doubles can't scale exactly
         result[odd] = [_short_float(value) for value in array[odd]]

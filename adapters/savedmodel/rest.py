@@ -7,7 +7,7 @@ one prediction thread, so a request changes threads once.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from adapters.savedmodel.json_reader import read_object
@@ -121,30 +121,31 @@ class RestApp:
         return _dump({"model_spec": spec, "metadata": {"signature_def": definitions}})
 
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+        pieces = _pieces(receive)
         try:
             async with asyncio.timeout(TIMEOUT):
                 length = next(
                     (value for name, value in scope["headers"] if name == b"content-length"), b"0"
                 )
                 if int(length) > self._max_body:
-                    await self._drop(receive)
-                return await self._collect(receive)
+                    await self._drop(pieces)
+                return await self._collect(pieces)
         except TimeoutError:
             raise _Refused(
                 _GATEWAY_TIMEOUT, f"the body did not arrive within {TIMEOUT:g} s"
             ) from None
 
-    async def _collect(self, receive: Receive) -> bytes:
-        pieces: list[bytes] = []
+    async def _collect(self, pieces: AsyncIterator[bytes]) -> bytes:
+        kept: list[bytes] = []
         size = 0
-        async for piece in _pieces(receive):
+        async for piece in pieces:
             size += len(piece)
             if size > self._max_body:
-                await self._drop(receive)
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                await self._drop(pieces)
+            kept.append(piece)
+        return kept[0] if len(kept) == 1 else b"".join(kept)
 
-    async def _drop(self, receive: Receive) -> None:
+    async def _drop(self, pieces: AsyncIterator[bytes]) -> None:
         """Reads on for a while and keeps nothing, so that a client which only sends first gets to
         see the answer.
 
@@ -152,7 +153,7 @@ class RestApp:
             _Refused: always.
         """
         size = 0
-        async for piece in _pieces(receive):
+        async for piece in pieces:
             size += len(piece)
             if size > _DROP_FACTOR * self._max_body:
                 break
@@ -174,7 +175,7 @@ def predict(handle: Handle, body: bytes, max_depth: int) -> bytes:
     return write_predict(servable.run(request.signature, request.inputs), request.row)
 
 
-async def _pieces(receive: Receive) -> Any:
+async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
     more = True
     while more:
         message = await receive()

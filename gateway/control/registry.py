@@ -28,7 +28,7 @@ class Registry:
         self._adapters = adapters
         self._changed = changed
         self._interval = interval
-        self._sights: dict[str, Seen] = {}
+        self._sights: dict[world.Place, Seen] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._snapshot = world.snapshot(configuration, {})
 
@@ -39,11 +39,13 @@ class Registry:
     async def start(self) -> None:
         """Probe every backend once, then keep probing in the background."""
         wanted = world.wanted_names(self._configuration.models)
-        backends = {b.id: b for model in self._configuration.models for b in model.backends}
-        await asyncio.gather(*(self._look(b, wanted[b.id]) for b in backends.values()))
+        backends = {
+            world.place(b): b for model in self._configuration.models for b in model.backends
+        }
+        await asyncio.gather(*(self._look(b, wanted[place]) for place, b in backends.items()))
         self._tasks = [
-            asyncio.create_task(self._follow(backend, wanted[backend.id]))
-            for backend in backends.values()
+            asyncio.create_task(self._follow(backend, wanted[place]))
+            for place, backend in backends.items()
         ]
 
     async def stop(self) -> None:
@@ -60,10 +62,11 @@ class Registry:
 
     async def _look(self, backend: Backend, wanted: frozenset[str]) -> None:
         seen = await self._adapters[backend.adapter].probe(backend, wanted)
-        before = self._sights.get(backend.id)
+        place = world.place(backend)
+        before = self._sights.get(place)
         if seen == before:
             return
-        self._sights[backend.id] = seen
+        self._sights[place] = seen
         self._snapshot = world.snapshot(self._configuration, self._sights)
         if before is None or before.up != seen.up:
             _tell(backend, seen)

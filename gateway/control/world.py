@@ -7,19 +7,26 @@ from gateway.types import Backend, Configuration, Model, Seen, Snapshot, State, 
 
 _UNSEEN = Seen(False, "not probed yet")
 
-Sights = Mapping[str, Seen]
-"""What the last probe of each backend saw, by the backend's id."""
+Place = tuple[str, str]
+"""A backend as a probe sees it: one address may be two kinds of backend."""
+Sights = Mapping[Place, Seen]
+"""What the last probe of each backend saw."""
 
 
-def wanted_names(models: tuple[Model, ...]) -> Mapping[str, frozenset[str]]:
-    """Return the names that are wanted of each backend, by its id."""
-    wanted: dict[str, set[str]] = {}
+def place(backend: Backend) -> Place:
+    """Return what a backend's probes are known by."""
+    return backend.adapter, backend.id
+
+
+def wanted_names(models: tuple[Model, ...]) -> Mapping[Place, frozenset[str]]:
+    """Return the names that are wanted of each backend."""
+    wanted: dict[Place, set[str]] = {}
     for model in models:
         for backend in model.pool:
-            wanted.setdefault(backend.id, set()).add(model.served_name)
+            wanted.setdefault(place(backend), set()).add(model.served_name)
         for version in model.versions.values():
             for backend in version.backends:
-                wanted.setdefault(backend.id, set()).add(version.served_name)
+                wanted.setdefault(place(backend), set()).add(version.served_name)
     return {key: frozenset(names) for key, names in wanted.items()}
 
 
@@ -47,7 +54,7 @@ def _model(model: Model, sights: Sights) -> Model:
 def _discovered(model: Model, sights: Sights) -> dict[int, Version]:
     holders: dict[int, list[Backend]] = {}
     for backend in model.pool:
-        states = sights.get(backend.id, _UNSEEN).served.get(model.served_name, {})
+        states = sights.get(place(backend), _UNSEEN).served.get(model.served_name, {})
         for number, state in states.items():
             if number is not None and state is not State.END:
                 holders.setdefault(number, []).append(backend)
@@ -68,7 +75,7 @@ def _judged(version: Version, sights: Sights) -> Version:
     ready: list[Backend] = []
     best, why = State.START, ""
     for backend in version.backends:
-        seen = sights.get(backend.id, _UNSEEN)
+        seen = sights.get(place(backend), _UNSEEN)
         state, reason = _state(version, seen)
         if state is State.AVAILABLE:
             ready.append(backend)

@@ -5,8 +5,9 @@ where is the model's name) is read off the text itself. Cost per byte stays near
 what strangers send most: long strings and flat lists.
 """
 
-import json
 import re
+from functools import cache
+from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
@@ -15,28 +16,45 @@ from gateway.errors import InvalidRequest
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_STEPS = bytes.maketrans(b"[]", b"\x01\xff")  # 1 and -1, as signed bytes
 _STRING = re.compile(rb'"[^"]*"')
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}:,]', re.DOTALL)
-_BARE_NUMBER = re.compile(rb"NaN|Infinity")
-_SPACE = b" \t\r\n"
+_BARE_NUMBER = re.compile(rb"-Infinity\b|\b(?:Infinity|NaN)\b")
+_CHUNK = 2**16
+_MAX_REPEATS = 10_000
 
 T = TypeVar("T")
 
 
 def deeper_than(body: bytes, levels: int) -> bool:
-    """Whether valid JSON in `body` nests deeper than `levels`; unbalanced brackets count too.
-
-    Strings are cut out, the brackets that remain are of one kind, and each pass removes the
-    innermost pairs: what is left after `levels` passes is deeper.
-    """
+    """Whether valid JSON in `body` nests deeper than `levels`."""
     if body.count(b"[") + body.count(b"{") <= levels:
         return False
-    if b"\\" in body:
-        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    brackets = _STRING.sub(b"", body.translate(None, _NOT_STRUCTURE)).translate(_ONE_KIND)
-    for _ in range(levels):
+    brackets = _brackets(_without_escapes(body))
+    # Cutting all innermost pairs takes off one level, and nearly all of a flat list.
+    cuts = min(2, levels)
+    for _ in range(cuts):
         brackets = brackets.replace(b"[]", b"")
-    return bool(brackets)
+    steps = memoryview(brackets.translate(_STEPS)).cast("b")
+    depth = 0
+    for at in range(0, len(steps), _CHUNK):
+        depths = [*accumulate(steps[at : at + _CHUNK], initial=depth)]
+        if max(depths) > levels - cuts:
+            return True
+        depth = depths[-1]
+    return False
+
+
+def _without_escapes(body: bytes) -> bytes:
+    """Blank out escaped quotes and backslashes: each quote that is left ends or begins a string."""
+    if b"\\" not in body:
+        return body
+    return body.replace(rb"\\", b"__").replace(rb"\"", b"__")
+
+
+def _brackets(text: bytes) -> bytes:
+    """Return the brackets outside strings, as `[` and `]`."""
+    marks = text.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
+    return _STRING.sub(b"", marks).translate(_ONE_KIND)
 
 
 def check_depth(body: bytes, levels: int) -> None:
@@ -68,52 +86,43 @@ def decode_lenient(decoder: msgspec.json.Decoder[T], body: bytes) -> None:
     except InvalidRequest:
         if not _BARE_NUMBER.search(body):
             raise
-        _decode_bare_numbers(body)
-
-
-def _decode_bare_numbers(body: bytes) -> None:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InvalidRequest("the body must be a JSON object")
+        # Inside strings this changes words, which does not matter to what is checked here.
+        decode(decoder, _BARE_NUMBER.sub(b"null", body))
 
 
 def member_at(body: bytes, key: str) -> tuple[int, int]:
-    """Where the value of the top-level member `key`, a string, stands in valid JSON.
+    """Where the value of the top-level member `key`, a string, stands in valid JSON that has it.
 
     Returns the slice of the literal with its quotes. A repeated key counts as its last value,
     as it does in the parsers behind the gateway. Raises `InvalidRequest` where there is none.
     """
-    literal = re.compile(
-        rb'"%s"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")' % re.escape(key.encode()),
-        re.DOTALL,
-    )
+    plain, escaped = _members(key)
     if b"\\u00" not in body:  # no key can be hiding behind an escape
-        found = literal.search(body)
-        if found and not literal.search(body, found.end()):
-            return found.span(1)
-    return _walk_to_member(body, key)
-
-
-def _walk_to_member(body: bytes, key: str) -> tuple[int, int]:
-    at: tuple[int, int] | None = None
-    depth = 0
-    before = b""
-    last_key = ""
-    for token in _TOKEN.finditer(body):
-        text = token.group()
-        if text in b"[{":
-            depth += 1
-        elif text in b"]}":
-            depth -= 1
-        elif depth == 1 and text[0] == 0x22:
-            if before == b":":
-                at = token.span() if last_key == key else at
-            else:
-                last_key = msgspec.json.decode(text, type=str)
-        before = text
-    if at is None:
+        only = plain.search(body)
+        if only and not plain.search(body, only.end()):
+            return only.span(1)
+    text = _without_escapes(body)
+    found: tuple[int, int] | None = None
+    depth = before = 0
+    for count, member in enumerate(escaped.finditer(text)):
+        if count == _MAX_REPEATS:
+            raise InvalidRequest(f"the body has more than {count} members {key!r}", param=key)
+        brackets = _brackets(text[before : member.start()])
+        depth += 2 * brackets.count(b"[") - len(brackets)
+        before = member.start()
+        if depth == 1:
+            found = member.span(1)
+    if found is None:
         raise InvalidRequest(f"the body has no top-level string {key!r}", param=key)
-    return at
+    return found
+
+
+@cache
+def _members(key: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """Match a member with a string as its value: as it is mostly written, and with escapes."""
+    letters = "".join(rf"(?:{re.escape(c)}|\\u(?i:{ord(c):04x}))" for c in key)
+    value = r"[ \t\r\n]*:[ \t\r\n]*"
+    plain = rf'"{re.escape(key)}"{value}("[^"\\]*(?:\\.[^"\\]*)*")'
+    return re.compile(plain.encode(), re.DOTALL), re.compile(
+        f'"{letters}"{value}("[^"]*")'.encode()
+    )

@@ -107,9 +107,10 @@ def list_models(asked: Asked, view: View) -> Whole:
 
 
 def retrieve_model(asked: Asked, view: View) -> Whole:
-    """Answer `GET /v1/models/NAME` for an LLM. The reference was resolved before."""
-    name = asked.ref.name if asked.ref else ""
-    return _json(_card(name, view.models[name]))
+    """Answer `GET /v1/models/NAME` for an LLM that exists; a version or label is repeated."""
+    if asked.ref is None:
+        raise InvalidRequest("no model is named", param="model")
+    return _json(_card(str(asked.ref), view.models[asked.ref.name]))
 
 
 def _card(name: str, model: Model) -> dict[str, object]:

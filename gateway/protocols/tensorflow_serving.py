@@ -22,6 +22,7 @@ from gateway.types import (
     Ref,
     State,
     Target,
+    Version,
     View,
     Whole,
 )
@@ -99,7 +100,7 @@ def split_model(asked: Asked, view: View) -> Model | None:
     if asked.ref is None or asked.ref.version is not None or asked.ref.label is not None:
         return None
     model = view.models.get(asked.ref.name)
-    if model is None or len({v.backends for v in model.versions.values()}) < 2:
+    if model is None or len({_pool(v) for v in model.versions.values()}) < 2:
         return None
     return model
 
@@ -115,3 +116,7 @@ def version_states(model: Model) -> list[tuple[int, State, Code, str]]:
         )
         for number, version in sorted(model.versions.items(), reverse=True)
     ]
+
+
+def _pool(version: Version) -> frozenset[str]:
+    return frozenset(backend.id for backend in version.backends)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launched import (
+from control.launched import (
     CHILD_IN_GROUP,
     DAEMON_AND_STAY,
     DEADLINE,

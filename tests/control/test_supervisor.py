@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from launched import (
+from control.launched import (
     BROKEN,
     DAEMON_AND_DIE,
     NEVER_READY,
@@ -66,9 +66,10 @@ def test_never_ready_is_one_clear_error_and_nothing_is_left(tmp_path: Path) -> N
         url = f"http://127.0.0.1:{free_port()}/health"
         late = launch(tmp_path, NEVER_READY, ready_url=url, start_timeout=0.7)
         steps = Steps()
+        supervisor = Supervisor(steps)
         with pytest.raises(LaunchError) as caught:
-            async with supervising(steps, other, late):
-                pytest.fail("it cannot have become ready")
+            await supervisor.start([other, late])
+        assert supervisor.status() == ()
         assert caught.value.name == "it"
         assert f"not ready after 0.7 s: GET {url} does not answer 200" in caught.value.reason
         assert caught.value.log == tmp_path / "log"

@@ -4,13 +4,14 @@ What stands in for pip is an executable in a prepared venv folder: it writes dow
 called, says what a test put into `pip.out`, waits where a test wants it to, and ends as told.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ case "$*" in
   "-m pip install "*)
     echo $$ >> "$here/pip.calls"
     cat "$here/pip.out"
-    if [ -p "$here/pip.gate" ]; then cat "$here/pip.gate"; fi
+    while [ -e "$here/pip.wait" ]; do sleep 0.02; done
     exit $(cat "$here/pip.status") ;;
   *) echo "some 1.0" ;;
 esac
@@ -50,10 +51,10 @@ class Venv:
         (self.bin / "pip.out").write_text(says)
         (self.bin / "pip.status").write_text(str(status))
 
-    def gate(self) -> Path:
-        """From now on pip waits until somebody opens and closes the returned file for writing."""
-        os.mkfifo(self.bin / "pip.gate")
-        return self.bin / "pip.gate"
+    def hold(self) -> Path:
+        """From now on pip waits until the returned file is removed."""
+        (self.bin / "pip.wait").touch()
+        return self.bin / "pip.wait"
 
     @property
     def calls(self) -> list[int]:
@@ -67,14 +68,17 @@ def venvs(tmp_path: Path) -> Path:
     return tmp_path / "venvs"
 
 
-def environ(venvs: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "ISTHMUS_VENVS": str(venvs), **more}
+def environ(venvs: Path) -> dict[str, str]:
+    """Our environment variables; a real pip finds nobody at its index."""
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
+    nowhere |= {"PIP_RETRIES": "1", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
+    return {**os.environ, **nowhere, "ISTHMUS_VENVS": str(venvs)}
 
 
-def run(venvs: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+def run(venvs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(SCRIPT), *arguments],
-        env=environ(venvs, **more),
+        env=environ(venvs),
         capture_output=True,
         text=True,
         timeout=60,
@@ -82,14 +86,15 @@ def run(venvs: Path, *arguments: str, **more: str) -> subprocess.CompletedProces
     )
 
 
-def start(venvs: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments],
-        env=environ(venvs, **more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@contextlib.contextmanager
+def started(venvs: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(SCRIPT), *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environ(venvs), stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -196,21 +201,21 @@ def test_a_failure_says_what_to_do(venvs: Path, says: str, wanted: str) -> None:
 
 def test_two_runs_at_once_make_it_once(venvs: Path) -> None:
     venv = Venv(venvs / "tensorflow")
-    gate = venv.gate()
-    with start(venvs, "tensorflow") as first, start(venvs, "tensorflow") as second:
+    held = venv.hold()
+    with started(venvs, "tensorflow") as first:
         wait_until(lambda: len(venv.calls) == 1)
-        for _ in range(2):  # the requirements and the checkout
-            gate.write_text("")
-        assert (first.wait(60), second.wait(60)) == (0, 0)
-        said = [process.stderr.read() for process in (first, second) if process.stderr]
-    assert len(venv.calls) == 2
-    assert any("waiting for another run" in text for text in said)
+        with started(venvs, "tensorflow") as second:
+            assert second.stderr is not None
+            assert "waiting for another run" in second.stderr.readline()
+            held.unlink()
+            assert (first.wait(60), second.wait(60)) == (0, 0)
+    assert len(venv.calls) == 2  # the requirements and the checkout, once
 
 
 def test_stopping_it_stops_pip(venvs: Path) -> None:
     venv = Venv(venvs / "tensorflow")
-    venv.gate()
-    with start(venvs, "tensorflow") as process:
+    venv.hold()
+    with started(venvs, "tensorflow") as process:
         wait_until(lambda: len(venv.calls) == 1)
         assert lives(venv.calls[0])
         process.send_signal(signal.SIGTERM)
@@ -222,20 +227,18 @@ def test_a_half_made_environment_is_made_again_once_its_orphan_has_ended(venvs: 
     """Killed while pip changes packages: pip still holds the lock, then all begins again."""
     venv = Venv(venvs / "tensorflow")
     venv.pip("Installing collected packages: some, other\n")
-    gate = venv.gate()
+    held = venv.hold()
     unfinished = venv.folder / ".isthmus-unfinished"
-    with start(venvs, "tensorflow") as process:
+    with started(venvs, "tensorflow") as process:
         wait_until(unfinished.exists)
         process.kill()
     assert lives(venv.calls[0])
 
-    # A real venv takes its place, and a real pip finds nobody at this address.
-    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
-    nowhere |= {"PIP_RETRIES": "0", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
-    with start(venvs, "tensorflow", **nowhere) as again:
+    # A real venv takes its place, with a real pip.
+    with started(venvs, "tensorflow") as again:
         assert again.stderr is not None
         assert "waiting for another run" in again.stderr.readline()
-        gate.write_text("")
+        held.unlink()
         said = again.stderr.read()
         assert again.wait(60) == 1
     assert "removing the old environment" in said

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC contract with the official stubs, unchanged, against the real server."""
+"""TensorFlow Serving's gRPC contract: the official stubs, unchanged, against the real server."""
 
 from typing import Any
 
@@ -28,9 +28,7 @@ def request(
     if version is not None:
         message.model_spec.version.value = version
     for alias, value in inputs.items():
-        proto = value if isinstance(value, tf.compat.v1.summary.Summary) else value
-        if not hasattr(value, "tensor_shape"):
-            proto = tf.make_tensor_proto(value)
+        proto = value if hasattr(value, "tensor_shape") else tf.make_tensor_proto(value)
         message.inputs[alias].CopyFrom(proto)
     return message
 
@@ -80,9 +78,12 @@ def test_one_value_stands_for_the_whole_tensor(prediction: Any) -> None:
 
 def test_several_inputs_and_the_output_filter(prediction: Any) -> None:
     message = request(
-        "zoo", a=np.ones((2, 2), np.float32), b=np.array([5, 6]), c=np.array([b"\xff\x00", b"b"], object),
+        "zoo",
+        a=np.ones((2, 2), np.float32),
+        b=np.array([5, 6]),
+        c=np.array([b"\xff\x00", b"b"], object),
         flag=np.array([True, False]),
-    )  # fmt: skip
+    )
     reply = prediction.Predict(message, timeout=60)
     assert set(reply.outputs) == {"total", "next", "text", "raw_bytes", "negated"}
     assert list(reply.outputs["next"].int64_val) == [6, 7]
@@ -143,23 +144,47 @@ def _shaped(value: float, *sizes: int) -> Any:
     ("message", "code", "words"),
     [
         (request("none", x=X), "NOT_FOUND", "Servable not found for request: Latest(none)"),
-        (request("none", version=4, x=X), "NOT_FOUND", "Servable not found for request: Specific(none, 4)"),
-        (request(version=9, x=X), "NOT_FOUND", "Servable not found for request: Specific(scale, 9)"),
+        (
+            request("none", version=4, x=X),
+            "NOT_FOUND",
+            "Servable not found for request: Specific(none, 4)",
+        ),
+        (
+            request(version=9, x=X),
+            "NOT_FOUND",
+            "Servable not found for request: Specific(scale, 9)",
+        ),
         (request("", x=X), "INVALID_ARGUMENT", "no name"),
         (predict_pb2.PredictRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
-        (request(signature="x", x=X), "FAILED_PRECONDITION", 'Serving signature key "x" not found.'),
+        (
+            request(signature="x", x=X),
+            "FAILED_PRECONDITION",
+            'Serving signature key "x" not found.',
+        ),
         (request(), "INVALID_ARGUMENT", "Missing but required: {x}"),
         (request(x=X, z=X), "INVALID_ARGUMENT", "Sent extra: {z}"),
-        (request(x=X.astype("f8")), "INVALID_ARGUMENT", 'input "x" of signature "serving_default" expects dtype float but got double'),
-        (request(x=X[0]), "INVALID_ARGUMENT", 'input "x" of signature "serving_default" expects shape [-1,3] but got [3]'),
+        (
+            request(x=X.astype("f8")),
+            "INVALID_ARGUMENT",
+            'input "x" of signature "serving_default" expects dtype float but got double',
+        ),
+        (
+            request(x=X[0]),
+            "INVALID_ARGUMENT",
+            'input "x" of signature "serving_default" expects shape [-1,3] but got [3]',
+        ),
         (request(x=X[:, :2]), "INVALID_ARGUMENT", "expects shape [-1,3] but got [1,2]"),
         (request(x=_shaped(1.0, 10**9, 3)), "INVALID_ARGUMENT", "send all values"),
         (request(x=_shaped(1.0, 2**62, 2**62)), "INVALID_ARGUMENT", "send all values"),
         (request(x=_shaped(1.0, -1, 3)), "INVALID_ARGUMENT", "fully known"),
         (request(x=tf.make_tensor_proto(X).__class__(dtype=9999)), "INVALID_ARGUMENT", "dtype"),
-        (request("zoo", signature="refuses", x=np.array([-1], np.float32)), "INVALID_ARGUMENT", "only above zero"),
+        (
+            request("zoo", signature="refuses", x=np.array([-1], np.float32)),
+            "INVALID_ARGUMENT",
+            "only above zero",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_refused(prediction: Any, message: Any, code: str, words: str) -> None:
     refused(prediction.Predict, message, grpc.StatusCode[code], words)
 

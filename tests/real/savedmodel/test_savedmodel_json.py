@@ -1,4 +1,4 @@
-"""The JSON rooms alone, over numpy: number forms and exactness for any value, not only those we thought of."""
+"""The JSON rooms alone, over numpy: number forms and exactness, for any value."""
 
 import json
 from typing import Any

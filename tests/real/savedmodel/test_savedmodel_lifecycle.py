@@ -13,14 +13,15 @@ import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Server, Start, install, until
+from real.savedmodel.support import Server, Start, install, until
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 pytestmark = pytest.mark.real
 
 QUICK = ("--poll", "0.05")
 ROWS = {"instances": [[1, 2, 3]]}
-SLOW = {"signature_name": "slow", "instances": [2500]}  # some seconds of one processor
+SLOW = {"signature_name": "slow", "instances": [2500]}  # a second or two of one processor
+SLOWER = {"signature_name": "slow", "instances": [12_000]}
 FACTORS = {2.0: 1, 3.0: 2, 4.0: 3}  # the first answer tells the version
 
 
@@ -37,7 +38,7 @@ def _served(http: httpx.Client) -> int:
 
 
 class Load:
-    """Clients over REST and gRPC that call without a pause; `versions` holds what served each call."""
+    """Clients over REST and gRPC that call without a pause; `versions`: what served each call."""
 
     def __init__(self, server: Server, clients: int = 4) -> None:
         self.versions: list[int] = []
@@ -150,7 +151,7 @@ def test_a_request_in_flight_keeps_its_version(
 ) -> None:
     server = start({"scale": base}, *QUICK).wait_ready()
     with server.http() as http, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(http.post, "/scale:predict", json=SLOW)
+        answer = pool.submit(http.post, "/scale:predict", json=SLOWER)
         server.wait_busy()
         install(versions["scale2"], base, 2)
         until(lambda: server.states("scale").get(2) == "AVAILABLE", "version 2 serves")

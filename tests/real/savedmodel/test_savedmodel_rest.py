@@ -83,7 +83,7 @@ def test_whole_floats_keep_their_point_and_short_floats_stay_short(http: httpx.C
     answer = http.post(
         "/zoo:predict", json={"signature_name": "single", "instances": [1, 0.1, 1e-20, 16777216]}
     )
-    assert answer.text.replace("1e-20", "1e-20") == '{"predictions":[1.0,0.1,1e-20,16777216.0]}'
+    assert answer.text == '{"predictions":[1.0,0.1,1e-20,16777216.0]}'
 
 
 def test_not_finite_numbers_are_read_and_written(http: httpx.Client) -> None:
@@ -116,13 +116,13 @@ def test_several_inputs_and_outputs_in_columns(http: httpx.Client) -> None:
     columns = {
         "a": [[1, 2], [3, 4]],
         "b": [1, -5],
-        "c": ["p", {"b64": "/w=="}],
+        "c": ["p", {"b64": "AAE="}],
         "flag": [True, False],
     }
     reply = predict(http, "zoo", {"inputs": columns | {"ignored": 1}})["outputs"]
     assert reply["total"] == [3.0, 7.0]
     assert reply["next"] == [2, -4]
-    assert reply["raw_bytes"] == [{"b64": "cA=="}, {"b64": "/w=="}]
+    assert reply["raw_bytes"] == [{"b64": "cA=="}, {"b64": "AAE="}]
 
 
 def test_base64_rows(http: httpx.Client) -> None:
@@ -278,7 +278,6 @@ def test_what_is_refused(http: httpx.Client, path: str, body: Any, status: int, 
             "Unrecognized servable version label: stable",
         ),
         ("GET", "/none/metadata", 404, "Servable not found for request: Latest(none)"),
-        ("GET", "", 400, "Missing model name in request."),
         ("PUT", "/scale", 400, "Malformed request: PUT"),
         ("DELETE", "/scale:predict", 400, "Malformed request: DELETE"),
         ("POST", "/scale:explain", 400, "Malformed request: POST"),
@@ -297,6 +296,8 @@ def test_routes_care_for_neither_case_nor_escapes(http: httpx.Client) -> None:
     assert http.get(f"{base}V1/MODELS/scale/Versions/1").status_code == 200
     assert http.get(f"{base}v1/models/%73cale").status_code == 200
     assert http.get(f"{base}v2/models/scale").status_code == 404
+    answer = http.get(f"{base}v1/models")
+    assert (answer.status_code, answer.json()) == (400, {"error": "Missing model name in request."})
 
 
 def test_a_body_over_the_limit_is_413(http: httpx.Client) -> None:

@@ -1,0 +1,217 @@
+"""Depth and places in JSON text, against the standard library's parser as the judge."""
+
+import json
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gateway.errors import InvalidRequest
+from gateway.protocols import json_text
+
+MIB = 2**20
+
+# Letters that matter to a reader of text: brackets, quotes, backslashes, colons, the key itself.
+texts = st.one_of(
+    st.text(alphabet='[]{}"\\:,/ model\n\té€😀', max_size=12),
+    st.sampled_from(["model", '"model":"x"', '\\"model\\":', "\\", '"', '\\"', "\\u006dodel"]),
+)
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), texts
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.one_of(texts, st.just("model")), inner, max_size=4),
+    ),
+    max_leaves=20,
+)
+spaces = st.text(alphabet=" \t\r\n", max_size=2)
+
+
+def depth_of(value: Any) -> int:
+    """Levels of nesting, by the definition."""
+    if isinstance(value, dict):
+        return 1 + max((depth_of(inner) for inner in value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max((depth_of(inner) for inner in value), default=0)
+    return 0
+
+
+@st.composite
+def written(draw: st.DrawFn, text: str) -> str:
+    """A string as JSON, in one of the ways to write it."""
+    way = draw(st.sampled_from(["ascii", "plain", "escaped"]))
+    if way == "escaped":
+        units = text.encode("utf-16-be")
+        pairs = (units[i : i + 2].hex() for i in range(0, len(units), 2))
+        style = draw(st.sampled_from([str.lower, str.upper]))
+        return '"' + "".join(f"\\u{style(pair)}" for pair in pairs) + '"'
+    return json.dumps(text, ensure_ascii=way == "ascii")
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> tuple[bytes, list[tuple[str, Any]]]:
+    """An object with at least one top-level model, and its members in order."""
+    members = draw(
+        st.lists(st.tuples(texts.filter(lambda key: key != "model"), values), max_size=4)
+    )
+    for name in draw(st.lists(texts, min_size=1, max_size=3)):
+        members.insert(draw(st.integers(0, len(members))), ("model", name))
+    space = [draw(spaces) for _ in range(5)]
+    parts = []
+    for key, value in members:
+        shown = draw(written(value)) if isinstance(value, str) else json.dumps(value)
+        parts.append(
+            f"{space[0]}{draw(written(key))}{space[1]}:{space[2]}{shown}{space[3]}",
+        )
+    return (space[4] + "{" + ",".join(parts) + "}" + space[0]).encode(), members
+
+
+@given(values, st.integers(0, 8))
+def test_depth_is_that_of_the_parsed_value(value: Any, levels: int) -> None:
+    for body in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
+        assert json_text.deeper_than(body.encode(), levels) == (depth_of(value) > levels)
+
+
+@pytest.mark.parametrize(
+    ("body", "levels", "deeper"),
+    [
+        (b"[" * 64 + b"]" * 64, 64, False),
+        (b"[" * 65 + b"]" * 65, 64, True),
+        (b'{"a":' * 64 + b"1" + b"}" * 64, 64, False),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, 64, True),
+        (b'["' + b"[" * 100 + b'"]', 1, False),
+        (b'["\\"' + b"[" * 100 + b'"]', 1, False),
+        (b'["\\\\",' + b"[" * 4 + b"]" * 5, 4, True),
+        (b'["\\\\\\"' + b"[" * 9 + b'"]', 1, False),
+        (b"[],[]," * 100, 1, False),
+    ],
+)
+def test_depth_at_its_bounds(body: bytes, levels: int, deeper: bool) -> None:
+    assert json_text.deeper_than(body, levels) is deeper
+
+
+def test_what_is_too_deep_is_refused_with_the_limit_in_the_message() -> None:
+    with pytest.raises(InvalidRequest, match=r"deeper than 3 levels.*limits\.json_depth"):
+        json_text.check_depth(b"[[[[]]]]", 3)
+
+
+@given(bodies())
+def test_splicing_changes_the_model_and_nothing_else(
+    body_and_members: tuple[bytes, list[tuple[str, Any]]],
+) -> None:
+    body, members = body_and_members
+    start, end = json_text.member_at(body, "model")
+    assert json.loads(body[start:end]) == json.loads(body)["model"]
+    spliced = body[:start] + b'"other name"' + body[end:]
+    found: list[tuple[str, Any]] = json.loads(spliced, object_pairs_hook=list)
+    last = max(i for i, (key, _) in enumerate(members) if key == "model")
+    assert [key for key, _ in found] == [key for key, _ in members]
+    assert found[last] == ("model", "other name") or found[last] == ["model", "other name"]
+    before = json.loads(body, object_pairs_hook=list)
+    assert found[:last] + found[last + 1 :] == before[:last] + before[last + 1 :]
+
+
+@given(bodies())
+def test_the_place_is_of_the_model_that_msgspec_reads(
+    body_and_members: tuple[bytes, list[tuple[str, Any]]],
+) -> None:
+    """What is authorised is what is replaced."""
+
+    class Peek(msgspec.Struct):
+        model: str
+
+    body, _ = body_and_members
+    start, end = json_text.member_at(body, "model")
+    assert msgspec.json.decode(body, type=Peek).model == json.loads(body[start:end])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{}", b'{"other": "x"}', b'{"a": "model"}', b'{"\\u0061": {"model": "m"}}'],
+)
+def test_no_model_at_the_top_is_an_error(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="no top-level string 'model'"):
+        json_text.member_at(body, "model")
+
+
+def hostile(inner: bytes) -> bytes:
+    return b'{"\\u0061":' + inner + b',"model":"m","x":{"model":"n"}}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * MIB,
+        b"[" * (MIB // 2) + b"]" * (MIB // 2),
+        (b"[" * 64 + b"]" * 64) * (MIB // 128),
+        b'["' + b"\\\\" * (MIB // 2) + b'"]',
+        b'["' + b'\\"' * (MIB // 2) + b'"]',
+        b'"' * MIB,
+        b"[" + b'"[",' * (MIB // 4) + b"1]",
+        hostile(b"[" + b"[]," * (MIB // 3) + b"1]"),
+        hostile(b"[" + b"1," * (MIB // 2) + b"1]"),
+        hostile(b"[" + b'"",' * (MIB // 3) + b"1]"),
+        hostile(b"{" + b",".join(b'"k%d":1' % i for i in range(100_000)) + b"}"),
+        hostile(b'"' + b"\\\\" * (MIB // 2) + b'"'),
+        hostile(b'"' + b'\\"model\\":\\"x\\"' * (MIB // 15) + b'"'),
+    ],
+    ids=range(13),
+)
+def test_a_mebibyte_of_malice_costs_little(body: bytes) -> None:
+    """Processor time, a hundred times what it takes, so that a busy machine can't fail it."""
+    began = time.process_time()
+    json_text.deeper_than(body, 64)
+    if b'"model":"m"' in body:
+        start, end = json_text.member_at(body, "model")
+        assert body[start:end] == b'"m"'
+    assert time.process_time() - began < 10
+
+
+def test_a_body_that_repeats_the_key_without_end_is_refused() -> None:
+    body = b'{"model":"m","x":[' + b'{"model":"x"},' * 100_000 + b"1]}"
+    with pytest.raises(InvalidRequest, match="more than"):
+        json_text.member_at(body, "model")
+
+
+ANYTHING: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": NaN}',
+        b'{"a": [Infinity, -Infinity, NaN, 1]}',
+        b'{"NaN": "NaN"}',
+        b'{"a": "is NaN", "b": NaN}',
+        b'{"instances": [[1.0, NaN], [2.0, -Infinity]]}',
+    ],
+)
+def test_bare_numbers_pass_where_they_may(body: bytes) -> None:
+    json_text.decode_lenient(ANYTHING, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b'{"a": NaN', b'{"a": nan}', b'{"a": NaNa}', b"[NaN]", b"NaN", b'{"a": 1NaN}',
+     b'{"a": -NaN}', b'{"a": 1.NaN}', b'{"a": +Infinity}', b'{NaN: 1}', b'{"a": "\xff"}'],
+)  # fmt: skip
+def test_what_is_not_json_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        json_text.decode_lenient(ANYTHING, body)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_json_or_an_invalid_request(body: bytes) -> None:
+    try:
+        json_text.check_depth(body, 3)
+        json_text.decode_lenient(ANYTHING, body)
+    except InvalidRequest:
+        return
+    assume(b"NaN" not in body and b"Infinity" not in body)
+    json.loads(body)
