@@ -51,7 +51,7 @@ class Options:
 
 
 class _Rest(uvicorn.Server):
-    """uvicorn without its signal handling, which ends the process by the signal, not with 0."""
+    """uvicorn without its signal handling: `serve` closes both fronts at once."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -40,7 +40,11 @@ def sent_back(headers: Headers) -> Headers:
     """Return the fields of a backend's answer that its client may see."""
     named = _connection_names(headers)
     return tuple(
-        field for field in headers if field[0] not in _NOT_SENT_BACK and field[0] not in named
+        field
+        for field in headers
+        if field[0] not in _NOT_SENT_BACK
+        and field[0] not in named
+        and not field[0].startswith(_OURS)
     )
 
 

@@ -14,6 +14,7 @@ from gateway.types import Head, Headers
 _MAX_HEAD = 64 * 2**10
 _MAX_FIELDS = 256
 _NO_BODY = frozenset({204, 304})
+_SWITCHING = 101  # never asked for
 
 
 def write_request(
@@ -42,7 +43,7 @@ class AnswerReader:
     """
 
     __slots__ = (
-        "_fields", "_parser", "_seen", "_size", "_until_close",
+        "_field_bytes", "_fields", "_parser", "_seen", "_size", "_until_close",
         "buffered", "complete", "head", "pieces", "reusable",
     )  # fmt: skip
 
@@ -55,6 +56,7 @@ class AnswerReader:
         self._seen = False
         self._until_close = False
         self._fields: list[tuple[bytes, bytes]] = []
+        self._field_bytes = 0
         self._size = 0
         self._parser = httptools.HttpResponseParser(self)
 
@@ -95,8 +97,16 @@ class AnswerReader:
 
     # ── called by the parser ──
 
+    def on_message_begin(self) -> None:
+        """Refuse another answer behind the first one."""
+        if self.complete:
+            raise UpstreamInvalid("sent bytes after the end of its answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a field."""
+        self._field_bytes += len(name) + len(value)
+        if self._field_bytes > _MAX_HEAD:
+            raise UpstreamInvalid(f"sent more than {_MAX_HEAD} bytes of headers")
         if len(self._fields) >= _MAX_FIELDS:
             raise UpstreamInvalid(f"sent more than {_MAX_FIELDS} header fields")
         if self.head is None:  # trailers are not passed on
@@ -105,6 +115,8 @@ class AnswerReader:
     def on_headers_complete(self) -> None:
         """Make the head, unless the answer is an interim one."""
         status = self._parser.get_status_code()
+        if not 100 <= status < 600 or status == _SWITCHING:
+            raise UpstreamInvalid(f"answered with the status {status}")
         if status < 200:
             self._fields = []
             return

@@ -251,6 +251,9 @@ def test_what_the_backend_adds_reaches_the_client(
         "x-hop: 1",
         "keep-alive: timeout=5",
         "set-cookie: backend=1",
+        "x-isthmus-model: forged@9",
+        "x-request-id: forged",
+        "server-timing: forged;dur=1",
         "server: uvicorn",
         "date: Thu, 01 Jan 1970 00:00:00 GMT",
     ]
@@ -261,6 +264,8 @@ def test_what_the_backend_adds_reaches_the_client(
         assert answer.headers["content-type"] == "application/json; charset=utf-8"
         assert answer.headers["x-vllm-new"] == "1"
         assert answer.headers.get_all("x-twice") == ["a", "b"]
+        assert answer.headers.get_all("x-isthmus-model") == ["chat@1"]
+        assert "forged" not in str(answer.headers)
         for name in ("x-hop", "keep-alive", "set-cookie", "server", "connection"):
             assert answer.headers[name] is None
         assert "1970" not in answer.headers["date"]

@@ -71,7 +71,15 @@ def test_any_even_nesting_is_its_shape(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [[[1], 2], [1, [2]], [[1], [2, 3]], [[], [1]], [[[1]], [[2], [3]]], [[1, 2], [[3], [4]]]],
+    [
+        [[1], 2],
+        [1, [2]],
+        [[1], [2, 3]],
+        [[], [1]],
+        [[[1]], [[2], [3]]],
+        [[1, 2], [[3], [4]]],
+        [[1, 2], [3], [4, 5, 6]],
+    ],
 )
 def test_uneven_nesting_is_refused(value: Any) -> None:
     with pytest.raises(ServingError) as caught:
