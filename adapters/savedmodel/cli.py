@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -119,33 +119,16 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="TensorFlow Serving's REST and gRPC contract over TensorFlow, for development.",
     )
-    add = parser.add_argument
-    add("--model", action="append", required=True, type=_model, metavar="NAME=DIR",
-        help="a model and the folder that holds its numbered versions (repeatable)")  # fmt: skip
-    add("--grpc", type=_address, default=("127.0.0.1", 8500), metavar="HOST:PORT",
-        help="default 127.0.0.1:8500; port 0 takes a free one")  # fmt: skip
-    add("--rest", type=_address, default=("127.0.0.1", 8501), metavar="HOST:PORT",
-        help="default 127.0.0.1:8501; port 0 takes a free one")  # fmt: skip
-    add("--versions", type=_policy, default=Policy(latest=1), metavar="POLICY",
-        help="latest:N (default latest:1), all, or specific:1,2")  # fmt: skip
-    add(
-        "--poll",
-        type=_seconds,
-        default=1.0,
-        metavar="SECONDS",
-        help="between looks at the folders (default 1)",
+    parser.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        type=_model,
+        metavar="NAME=DIR",
+        help="a model and the folder that holds its numbered versions (repeatable)",
     )
-    add("--threads", type=_positive, default=1, metavar="N",
-        help="threads for one prediction (default 1, quickest for small batches)")  # fmt: skip
-    add("--max-body", type=_positive, default=64 * 1024 * 1024, metavar="BYTES",
-        help="longest REST body; also what one repeated gRPC value may fill (64 MiB)")  # fmt: skip
-    add(
-        "--json-depth",
-        type=_depth,
-        default=64,
-        metavar="N",
-        help="deepest nesting of a body (default 64)",
-    )
+    for name, read, default, form, text in _OPTIONS:
+        parser.add_argument(name, type=read, default=default, metavar=form, help=text)
     return parser
 
 
@@ -194,3 +177,15 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+_OPTIONS: tuple[tuple[str, Callable[[str], object], object, str, str], ...] = (
+    ("--grpc", _address, ("127.0.0.1", 8500), "HOST:PORT", "default 127.0.0.1:8500; port 0: any"),
+    ("--rest", _address, ("127.0.0.1", 8501), "HOST:PORT", "default 127.0.0.1:8501; port 0: any"),
+    ("--versions", _policy, Policy(latest=1), "POLICY", "latest:N (default 1), all, specific:1,2"),
+    ("--poll", _seconds, 1.0, "SECONDS", "between looks at the folders (default 1)"),
+    ("--threads", _positive, 1, "N", "for one prediction (default 1, quickest for small batches)"),
+    ("--max-body", _positive, 64 * 1024 * 1024, "BYTES",
+     "longest REST body; also the most that one repeated gRPC value may fill (default 64 MiB)"),
+    ("--json-depth", _depth, 64, "N", f"deepest nesting of a body (default 64, most {_MAX_DEPTH})"),
+)  # fmt: skip

@@ -6,7 +6,8 @@ and `fingerprint` touch the disk. Source: TensorFlow Serving's version policies 
 availability-preserving transition (the new version serves before the old one goes). Two deliberate
 differences: a folder counts only once it is whole (it holds saved_model.pb and did not change
 between two scans), and a version that failed to load is left out until its folder changes, so that
-the next best version serves meanwhile.
+the next best version serves meanwhile. As there: when all folders are gone, nothing serves; when
+the model's own folder can't be read, nothing changes.
 """
 
 import enum
