@@ -93,7 +93,7 @@ class TensorFlowServing:
                 int(entry["version"]): _REST_STATE[entry["state"]]
                 for entry in answer["model_version_status"]
             }
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise ProbeFailedError(f"{url} answered no status of versions") from None
 
     async def _grpc_status(self, backend: Backend, name: str) -> States:

@@ -7,6 +7,9 @@ learns that nobody waits any more. Nothing here retries in any other case.
 """
 
 import asyncio
+import math
+import os
+import socket
 import ssl
 from collections.abc import Callable
 from types import TracebackType
@@ -20,6 +23,7 @@ _IDLE = 3.0
 """Seconds after which an idle connection is closed: before any server in the field does it."""
 _HIGH = 256 * 2**10
 _LOW = 64 * 2**10
+OVERDUE = "was not done within the time allowed for the request"
 
 
 class Connection(asyncio.Protocol):
@@ -32,7 +36,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._paused = False
+        self.paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -49,8 +53,8 @@ class Connection(asyncio.Protocol):
         except UpstreamError as error:
             self.fail(error)
             return
-        if reader.buffered > _HIGH and not self._paused and self._transport is not None:
-            self._paused = True
+        if reader.buffered > _HIGH and not self.paused and self._transport is not None:
+            self.paused = True
             self._transport.pause_reading()
         self._wake()
 
@@ -90,8 +94,8 @@ class Connection(asyncio.Protocol):
 
     def taken(self) -> None:
         """Read on if the reader's buffer has room again."""
-        if self._paused and self.reader is not None and self.reader.buffered < _LOW:
-            self._paused = False
+        if self.paused and self.reader is not None and self.reader.buffered < _LOW:
+            self.paused = False
             if self._transport is not None and not self.closed:
                 self._transport.resume_reading()
 
@@ -184,7 +188,7 @@ class Exchange:
                 connection, fresh = await self._client.connect(self._timeouts, self._deadline), True
             self._connection = connection
             connection.send(self._bytes, self._reader)
-            first = self._timeouts.first_piece if self._stream else self._timeouts.total
+            first = self._timeouts.first_piece if self._stream else math.inf
             self._wait(first, "sent no first piece")
             try:
                 while self._reader.head is None:
@@ -225,7 +229,7 @@ class Exchange:
             what, seconds = self._silence
             why = f"{what} for {seconds:g} s"
             if self._limit >= self._deadline:
-                why = "was not done within the time allowed for the request"
+                why = OVERDUE
             self._connection.fail(UpstreamTimeout(why))
 
     def _leave(self) -> None:
@@ -236,7 +240,7 @@ class Exchange:
         if connection is None:
             return
         connection.reader = None
-        if self._reader.reusable and not connection.closed:
+        if self._reader.reusable and not connection.closed and not connection.paused:
             self._client.give_back(connection)
         else:
             connection.close()
@@ -286,11 +290,13 @@ class HttpClient:
                     server_hostname=self._server_name if self._secure else None,
                 )
         except TimeoutError:
+            if seconds < timeouts.connect:
+                raise UpstreamTimeout(OVERDUE) from None
             raise UpstreamUnreachable(f"took no connection within {seconds:g} s") from None
         except ssl.SSLError as error:
             raise UpstreamUnreachable(f"failed the TLS handshake: {error.reason}") from None
         except OSError as error:
-            raise UpstreamUnreachable(f"can't be reached: {error.strerror or error}") from None
+            raise UpstreamUnreachable(f"can't be reached: {_why(error)}") from None
         return connection
 
     def give_back(self, connection: Connection) -> None:
@@ -340,6 +346,13 @@ class HttpClients:
         """Close what is kept."""
         for client in self._clients.values():
             client.close()
+
+
+def _why(error: OSError) -> str:
+    """Say why there is no connection, without the address that an error's own text may hold."""
+    if isinstance(error, socket.gaierror):
+        return "its name does not resolve"
+    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 def ssl_context(tls: TLS | None) -> ssl.SSLContext:

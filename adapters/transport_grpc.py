@@ -5,11 +5,13 @@ The interface is that of `adapters.transport`: an exchange is entered, read and 
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
 
+from adapters.transport import OVERDUE
 from gateway.errors import Code, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.types import TLS, Head, Headers, Message, Timeouts
 
@@ -21,6 +23,12 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.enable_http_proxy", 0),
+)
+# What gRPC itself says of a lost connection; a status of its own making has no other mark.
+_OF_TRANSPORT = re.compile(
+    r"^(Stream removed|Socket closed|Connection (reset|refused)|recvmsg|sendmsg|Endpoint|GOAWAY|"
+    r"Transport closed|keepalive|ping timeout|failed to connect)|\bipv[46]:",
+    re.IGNORECASE,
 )
 _RESERVED = (b"grpc-", b":")
 _NOT_SENT = frozenset({b"content-type", b"te", b"user-agent", b"host"})
@@ -93,6 +101,8 @@ class GrpcClient:
                             raise UpstreamUnreachable("can't be reached, or does not speak gRPC")
                         failed = False  # that was the last attempt's; one more is due
         except TimeoutError:
+            if seconds < timeouts.connect:
+                raise UpstreamTimeout(OVERDUE) from None
             raise UpstreamUnreachable(f"took no connection within {seconds:g} s") from None
 
     async def _answer(
@@ -110,9 +120,8 @@ class GrpcClient:
         """Tell a backend's own status, which is passed on, from the lack of one."""
         code = Code(error.code().value[0])
         if code is Code.DEADLINE_EXCEEDED and asyncio.get_running_loop().time() >= deadline - 0.05:
-            raise UpstreamTimeout("was not done within the time allowed for the request")
-        lost = self._channel.get_state() is not grpc.ChannelConnectivity.READY
-        if code is Code.UNAVAILABLE and lost:
+            raise UpstreamTimeout(OVERDUE)
+        if code is Code.UNAVAILABLE and self._lost(error.details() or ""):
             raise UpstreamInvalid("closed the connection without an answer")
         return Head(
             code,
@@ -120,6 +129,11 @@ class GrpcClient:
             error.details() or "",
             _fields(error.trailing_metadata()),
         )
+
+    def _lost(self, details: str) -> bool:
+        """Whether a call ended with its connection: its state may lag behind what gRPC says."""
+        connected = self._channel.get_state() is grpc.ChannelConnectivity.READY
+        return not connected or _OF_TRANSPORT.search(details) is not None
 
 
 class GrpcClients:

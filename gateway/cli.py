@@ -10,8 +10,8 @@ from typing import Annotated, NoReturn
 import typer
 import uvloop
 
+from gateway import admin_client, config
 from gateway import app as gateway_app
-from gateway import config
 from gateway.control.supervisor import LaunchError, Progress, State
 from gateway.errors import ConfigError
 from gateway.observe import logs
@@ -51,6 +51,26 @@ def check(file: File = Path("isthmus.yaml")) -> None:
 def schema() -> None:
     """Print the configuration's JSON Schema, for editors."""
     typer.echo(json.dumps(config.schema(), indent=2))
+
+
+@main.command()
+def models(
+    admin: Annotated[
+        str, typer.Option(help="The admin API of a running gateway.", metavar="URL")
+    ] = "http://127.0.0.1:8082",
+    token: Annotated[
+        str | None, typer.Option(envvar="ISTHMUS_ADMIN_TOKEN", help="Its token, if it has one.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what the admin API answers, as it is.")
+    ] = False,
+) -> None:
+    """Show a running gateway's models: versions, labels, traffic, backends, and why one waits."""
+    try:
+        answer = admin_client.fetch_models(admin, token)
+        typer.echo(answer if as_json else admin_client.table(admin_client.read_models(answer)))
+    except admin_client.AdminError as error:
+        _give_up(str(error))
 
 
 @main.command()

@@ -16,11 +16,10 @@ from types import TracebackType
 
 from gateway.errors import DeadlineExceeded, Overloaded, UpstreamError, UpstreamInvalid
 from gateway.policies.routing import better_of_two
+from gateway.protocols import events
 from gateway.types import Adapter, Answer, Backend, Call, Head
 
 _ATTEMPTS = 3
-_EVENT_STREAM = b"text/event-stream"
-_ERROR_EVENTS = (b'data: {"error"', b'data: {"type":"error"', b"event: error")
 
 Counted = Callable[[str, int], None]
 """Told a backend's id and its calls in flight whenever they change."""
@@ -36,6 +35,10 @@ class _Waiter:
         self.bound = bound
         self.order = order
         self.slot: asyncio.Future[Backend] = asyncio.get_running_loop().create_future()
+
+    def may_take(self, backend_id: str) -> bool:
+        """Whether a slot there is of use; one that was cancelled has yet to leave the queue."""
+        return backend_id in self.able and not self.slot.done()
 
 
 class Slots:
@@ -61,11 +64,10 @@ class Slots:
         Raises `Overloaded` when the queue is full, `DeadlineExceeded` when no slot came free.
         """
         version, model = call.target.version, call.target.model
+        free = [b for b in able if self.inflight(b.id) < model.max_inflight]
+        if free:  # nobody waits for these, or they would have been given
+            return self._occupy(self._pick(free))
         waiting = self.waiting(version.model, version.number)
-        if not waiting:
-            free = [b for b in able if self.inflight(b.id) < model.max_inflight]
-            if free:
-                return self._occupy(self._pick(free))
         if waiting >= model.max_queue:
             raise Overloaded(
                 f"{version} has {waiting} calls waiting, its limit; try again later",
@@ -118,7 +120,7 @@ class Slots:
         firsts = [
             (waiter.order, key, waiter)
             for key, queue in self._queues.items()
-            if (waiter := next((w for w in queue if backend_id in w.able), None)) is not None
+            if (waiter := next((w for w in queue if w.may_take(backend_id)), None)) is not None
         ]
         for _, key, waiter in sorted(firsts, key=lambda first: first[0]):
             if self.inflight(backend_id) < waiter.bound:
@@ -208,9 +210,7 @@ class Flight:
         exchange = adapter.open(backend, self._call, self._call.target.model.timeouts)
         self._answer = await exchange.__aenter__()
         self._exchange = exchange
-        self._first = await self._answer.read()
-        if _is_failure(self._answer.head, self._first):
-            raise UpstreamInvalid("began its stream with an error")
+        self._first = await _first_piece(self._answer)
 
     async def _leave(self, error: BaseException | None) -> None:
         exchange, self._exchange = self._exchange, None
@@ -246,8 +246,16 @@ class Dispatch:
         return Flight(self.slots, self._adapters, call)
 
 
-def _is_failure(head: Head, first: bytes) -> bool:
-    """Whether a stream that said 200 begins with an error, as vLLM's does when its engine died."""
-    if not first.startswith(_ERROR_EVENTS):
-        return False
-    return any(n == b"content-type" and v.startswith(_EVENT_STREAM) for n, v in head.headers)
+async def _first_piece(answer: Answer) -> bytes:
+    """Read until it is known that an answer is not a stream that begins with an error."""
+    first = await answer.read()
+    if not events.is_stream(answer.head.headers):
+        return first
+    while first and (failed := events.begins_with_error(first)) is not False:
+        if failed:
+            raise UpstreamInvalid("began its stream with an error")
+        more = await answer.read()
+        if not more:
+            break
+        first += more
+    return first

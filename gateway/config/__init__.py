@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from gateway.config.build import Kind, Kinds, build
 from gateway.config.explain import explain
+from gateway.config.problems import Problems
+from gateway.config.schema import schema
 from gateway.config.shape import File
 from gateway.config.source import read
-from gateway.errors import ConfigError
 from gateway.types import Configuration
 
 __all__ = ["Kind", "Kinds", "load", "schema"]
@@ -28,17 +29,12 @@ def load(
     Raises `ConfigError` with every problem found.
     """
     source = read(path, environment)
+    problems = Problems(source)
     try:
         file = File.model_validate(source.data)
     except ValidationError as error:
-        raise ConfigError(tuple(explain(source, error))) from None
-    return build(source, file, kinds, free_port)
-
-
-def schema() -> dict[str, object]:
-    """Return the JSON Schema of the file, for editors."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Isthmus configuration",
-        **File.model_json_schema(),
-    }
+        problems.found += explain(source, error)
+        problems.check()
+        raise AssertionError("a refused file has no problem") from error
+    problems.check()
+    return build(problems, file, kinds, free_port)

@@ -1,7 +1,10 @@
-"""Backends of the file: addresses, credentials, trust, and processes to launch."""
+"""Backends of the file: addresses, credentials, trust, and processes to launch.
+
+No error repeats an address or a value from here: credentials may hide in either.
+"""
 
 import re
-import string
+import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,10 +15,18 @@ from gateway.config.values import address
 from gateway.types import TLS, Backend, Form, Headers, Launch
 
 Keys = Mapping[str, Form]
-_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_RESERVED = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+Place = tuple[str | int, ...]
+
+_HEADER_NAME = re.compile(r"(?!grpc-)[a-z0-9_.-]{1,128}")
+_RESERVED = frozenset(
+    (
+        "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    )
+)  # fmt: skip
 _LOOPBACK = "127.0.0.1"
 _GRPC = "grpc"
+_ADDRESSES = ("url", "rest", _GRPC)
 
 
 class BackendBuilder:
@@ -25,14 +36,12 @@ class BackendBuilder:
         self.launches: list[Launch] = []
         self._problems = problems
         self._free_port = free_port
+        self._known: dict[tuple[str, str], tuple[Backend, Place]] = {}
+        self._ports: dict[int, Place] = {}
+        self._logs: dict[Path, Place] = {}
 
     def pool(
-        self,
-        place: tuple[str | int, ...],
-        name: str,
-        entries: list[shape.Backend],
-        adapter: str,
-        keys: Keys,
+        self, place: Place, name: str, entries: list[shape.Backend], adapter: str, keys: Keys
     ) -> tuple[Backend, ...]:
         """Build the backends of one version, of a kind that takes the address `keys`."""
         pool: dict[str, Backend] = {}
@@ -40,22 +49,21 @@ class BackendBuilder:
             here = (*place, index)
             backend = self._backend(here, f"{name}-{index + 1}", entry, adapter, keys)
             if backend.id in pool:
-                self._problems.say(here, f"{backend.id} stands in this list already")
+                self._problems.say(here, "stands in this list already")
+            self._check_same(here, backend)
             pool[backend.id] = backend
         return tuple(pool.values())
 
     def _backend(
-        self,
-        place: tuple[str | int, ...],
-        name: str,
-        entry: shape.Backend,
-        adapter: str,
-        keys: Keys,
+        self, place: Place, name: str, entry: shape.Backend, adapter: str, keys: Keys
     ) -> Backend:
         if entry.launch is not None:
-            found = self._launched(place, name, entry, keys)
+            found = self._launched(place, name, entry, entry.launch, keys)
         else:
             found = self._found(place, entry, keys)
+        encrypted = _GRPC in found or any(url.startswith("https:") for url in found.values())
+        if entry.tls is not None and found and not encrypted:
+            self._problems.say((*place, "tls"), "is of no use for http://; write https://")
         return Backend(
             id=next(iter(found.values()), name),
             adapter=adapter,
@@ -64,47 +72,53 @@ class BackendBuilder:
             tls=self._tls(place, entry.tls),
         )
 
-    def _found(
-        self, place: tuple[str | int, ...], entry: shape.Backend, keys: Keys
-    ) -> dict[str, str]:
+    def _check_same(self, place: Place, backend: Backend) -> None:
+        """One server is known by its address, so there is one way to reach it."""
+        known, where = self._known.setdefault((backend.adapter, backend.id), (backend, place))
+        if known != backend:
+            first = ".".join(map(str, where))
+            self._problems.say(
+                place,
+                f"is the server of {first}, with other addresses, headers, api_key or tls; "
+                "write both alike",
+            )
+
+    def _found(self, place: Place, entry: shape.Backend, keys: Keys) -> dict[str, str]:
         wanted = " or ".join(sorted(keys))
+        given = {key: value for key in _ADDRESSES if (value := getattr(entry, key)) is not None}
+        if not given:
+            self._problems.say(place, f"needs an address ({wanted}) or a process to launch")
         found = {}
-        for key in ("url", "rest", "grpc"):
-            value = getattr(entry, key)
-            if value is None:
-                continue
+        for key, value in given.items():
             if key not in keys:
                 self._problems.say((*place, key), f"is not for this adapter; it takes {wanted}")
                 continue
-            check = _check_grpc if key == _GRPC else _check_url
-            why = check(value)
-            if why:
-                self._problems.say((*place, key), why)
-            found[key] = value.rstrip("/")
-        if not found:
-            self._problems.say(place, f"needs an address ({wanted}) or a process to launch")
+            try:
+                found[key] = _grpc(value) if key == _GRPC else _url(value)
+            except ValueError as error:
+                self._problems.say((*place, key), str(error))
         return found
 
     def _launched(
-        self, place: tuple[str | int, ...], name: str, entry: shape.Backend, keys: Keys
+        self, place: Place, name: str, entry: shape.Backend, launch: shape.Launch, keys: Keys
     ) -> dict[str, str]:
-        launch = entry.launch
-        assert launch is not None  # noqa: S101 - the caller looked
-        for key in ("url", "rest", "grpc"):
+        for key in _ADDRESSES:
             if getattr(entry, key) is not None:
                 self._problems.say((*place, key), "comes from launch; leave one of the two out")
-        ports = {"port": self._port(launch.port)}
+        here = (*place, "launch")
+        ports = {"port": self._port((*here, "port"), launch.port)}
         if launch.grpc_port is not None:
-            ports["grpc_port"] = self._port(launch.grpc_port)
-        command = tuple(
-            self._filled(place, i, part, ports) for i, part in enumerate(launch.command)
-        )
+            ports["grpc_port"] = self._port((*here, "grpc_port"), launch.grpc_port)
+        name = name.replace("/", "+")  # a file's name; `+` stands in no model's
+        log = Path(launch.log or f"logs/{name}.log")
+        if self._logs.setdefault(log, here) != here:
+            self._problems.say((*here, "log"), "is another backend's log already")
         base = f"http://{_LOOPBACK}:{ports['port']}"
         self.launches.append(
             Launch(
-                name=name.replace("/", "_"),
-                command=command,
-                log=Path(launch.log or f"logs/{name.replace('/', '_')}.log"),
+                name=name,
+                command=self._command((*here, "command"), launch.command, ports),
+                log=log,
                 env=launch.env,
                 ready_url=base + launch.ready,
                 start_timeout=launch.start_timeout,
@@ -116,67 +130,92 @@ class BackendBuilder:
             found[_GRPC] = f"{_LOOPBACK}:{ports['grpc_port']}"
         return found
 
-    def _port(self, wanted: str | int) -> int:
-        return self._free_port() if isinstance(wanted, str) else wanted
+    def _port(self, place: Place, wanted: int) -> int:
+        if wanted and self._ports.setdefault(wanted, place) != place:
+            self._problems.say(place, f"{wanted} is another launched backend's port; write auto")
+        return wanted or self._free_port()
 
-    def _filled(
-        self, place: tuple[str | int, ...], index: int, part: str, ports: Mapping[str, int]
-    ) -> str:
-        here = (*place, "launch", "command", index)
-        try:
-            names = {name for _, name, _, _ in string.Formatter().parse(part) if name}
-        except ValueError:
-            return part  # braces that are no placeholders, as in JSON
-        if "grpc_port" in names and "grpc_port" not in ports:
-            self._problems.say(here, "uses {grpc_port}: add grpc_port: auto to launch")
-        for name, port in ports.items():
-            part = part.replace(f"{{{name}}}", str(port))
-        return part
-
-    def _headers(self, place: tuple[str | int, ...], entry: shape.Backend) -> Headers:
-        fields = {name.lower(): value for name, value in entry.headers.items()}
-        if entry.api_key is not None:
-            fields["authorization"] = f"Bearer {entry.api_key}"
-        for name, value in fields.items():
-            sent = value.isascii() and value.isprintable() and _HEADER_NAME.fullmatch(name)
-            if not sent or name in _RESERVED:
-                key = "api_key" if name == "authorization" and entry.api_key else "headers"
+    def _command(self, place: Place, parts: list[str], ports: Mapping[str, int]) -> tuple[str, ...]:
+        for index, part in enumerate(parts):
+            if "{grpc_port}" in part and "grpc_port" not in ports:
                 self._problems.say(
-                    (*place, key),
-                    f"{name!r} can't be sent: a reserved name, or "
-                    "characters that no header may hold",
+                    (*place, index), "uses {grpc_port}: add grpc_port: auto to launch"
                 )
-        return tuple((name.encode(), value.encode()) for name, value in fields.items())
+        for name, port in ports.items():
+            parts = [part.replace(f"{{{name}}}", str(port)) for part in parts]
+        return tuple(parts)
 
-    def _tls(self, place: tuple[str | int, ...], entry: shape.TLS | None) -> TLS | None:
+    def _headers(self, place: Place, entry: shape.Backend) -> Headers:
+        fields: dict[str, str] = {}
+        for name, value in entry.headers.items():
+            here = (*place, "headers", name)
+            if not _HEADER_NAME.fullmatch(name.lower()) or name.lower() in _RESERVED:
+                self._problems.say(here, "is no name for a header here, or the gateway's to write")
+            if not _fits_header(value):
+                self._problems.say(here, "has characters that no header may hold")
+            if name.lower() in fields:
+                self._problems.say(here, "stands twice, in capitals and small letters")
+            fields[name.lower()] = value
+        if entry.api_key is not None:
+            here = (*place, "api_key")
+            if not _fits_header(entry.api_key):
+                self._problems.say(here, "has characters that no header may hold")
+            if "authorization" in fields:
+                self._problems.say(here, "goes into the header authorization, which headers sets")
+            fields["authorization"] = f"Bearer {entry.api_key}"
+        return tuple(
+            (name.encode(), value.encode(errors="replace")) for name, value in fields.items()
+        )
+
+    def _tls(self, place: Place, entry: shape.TLS | None) -> TLS | None:
         if entry is None:
             return None
+        here = (*place, "tls")
         paths = {
             key: Path(value) for key in ("ca", "cert", "key") if (value := getattr(entry, key))
         }
-        for key, path in paths.items():
-            if not path.is_file():
-                self._problems.say((*place, "tls", key), f"there is no file {path}")
         if ("cert" in paths) != ("key" in paths):
-            self._problems.say((*place, "tls"), "cert and key go together")
+            self._problems.say(here, "cert and key go together")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if "ca" in paths:
+                context.load_verify_locations(paths["ca"])
+        except OSError as error:
+            self._problems.say((*here, "ca"), f"can't be used: {error.strerror or error}")
+        try:
+            if "cert" in paths and "key" in paths:
+                # With a password given, nobody is asked for one.
+                context.load_cert_chain(paths["cert"], paths["key"], password="")
+        except OSError as error:
+            self._problems.say((*here, "cert"), f"can't be used: {error.strerror or error}")
         return TLS(**paths, server_name=entry.server_name)
 
 
-def _check_url(value: str) -> str | None:
+def _fits_header(value: str) -> bool:
+    return value.isascii() and value.isprintable() and value == value.strip()
+
+
+def _url(value: str) -> str:
+    """Return a URL of scheme and authority alone. Raises `ValueError`."""
+    problem = ValueError("must be http://HOST:PORT or https://HOST:PORT")
     try:
         parts = urlsplit(value)
         port = parts.port
-    except ValueError as error:
-        return f"{value!r} is no URL: {error}"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return f"{value!r} is no URL like http://HOST:PORT or https://HOST:PORT"
-    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
-        return f"{value!r} must be scheme, host and port alone; credentials go into api_key"
-    return "port 0 can't be reached" if port == 0 else None
+    except ValueError:
+        raise problem from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise problem
+    if "@" in parts.netloc:
+        raise ValueError("must not hold credentials; they go into api_key or headers")
+    if not value.isascii() or not value.isprintable() or " " in value or value.endswith(":"):
+        raise problem
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("must be scheme, host and port alone: paths are the gateway's to write")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
-def _check_grpc(value: str) -> str | None:
-    try:
-        return "port 0 can't be reached" if address(value).port == 0 else None
-    except ValueError as error:
-        return str(error)
+def _grpc(value: str) -> str:
+    """Return `HOST:PORT`. Raises `ValueError`."""
+    if not address(value).port:
+        raise ValueError("must be HOST:PORT; port 0 can't be reached")
+    return value

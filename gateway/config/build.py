@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from gateway.config import shape
 from gateway.config.backends import BackendBuilder
 from gateway.config.problems import Problems
-from gateway.config.source import Source
-from gateway.errors import ConfigError
-from gateway.protocols.names import CLASSIC_NAME, LABEL, LATEST, LLM_NAME
+from gateway.protocols.names import CLASSIC_NAME, LABEL, LATEST, LLM_NAME, shown
 from gateway.types import (
     Backend,
     Configuration,
@@ -39,10 +37,9 @@ Kinds = Mapping[str, Kind]
 
 
 def build(
-    source: Source, file: shape.File, kinds: Kinds, free_port: Callable[[], int]
+    problems: Problems, file: shape.File, kinds: Kinds, free_port: Callable[[], int]
 ) -> Configuration:
     """Check and build. Raises `ConfigError` with every problem found."""
-    problems = Problems(source)
     builder = _Builder(problems, kinds, BackendBuilder(problems, free_port))
     models = tuple(
         model
@@ -52,8 +49,7 @@ def build(
     builder.names(models)
     server = _server(problems, file, models)
     tenants = _tenants(problems, file.auth)
-    if problems.found:
-        raise ConfigError(tuple(problems.found))
+    problems.check()
     return Configuration(
         server=server,
         limits=Limits(**file.limits.model_dump()),
@@ -82,7 +78,7 @@ def _server(problems: Problems, file: shape.File, models: tuple[Model, ...]) -> 
     known = {name for model in models for name in (model.name, *model.aliases)}
     for index, name in enumerate(entry.ready_requires):
         if name not in known:
-            problems.say(("server", "ready_requires", index), f"no model is called {name!r}")
+            problems.say(("server", "ready_requires", index), f"no model is called {shown(name)!r}")
     return Server(
         http=entry.http,
         grpc=entry.grpc,
@@ -121,7 +117,9 @@ class _Builder:
         kind = self._kinds.get(entry.adapter)
         if kind is None:
             known = ", ".join(sorted(self._kinds))
-            self._problems.say((*place, "adapter"), f"no adapter {entry.adapter!r}; known: {known}")
+            self._problems.say(
+                (*place, "adapter"), f"no adapter {shown(entry.adapter)!r}; known: {known}"
+            )
             return None
         self._check_name(kind.family, name, place)
         for index, alias in enumerate(entry.aliases):
@@ -151,12 +149,13 @@ class _Builder:
         owners = {model.name: model.name for model in models}
         for model in models:
             for index, alias in enumerate(model.aliases):
-                owner = owners.setdefault(alias, model.name)
-                if owner != model.name or alias == model.name:
+                owner = owners.get(alias)
+                if owner is not None:
                     self._problems.say(
                         ("models", model.name, "aliases", index),
-                        f"{alias!r} is the name of the model {owner!r} already",
+                        f"{shown(alias)!r} is a name of the model {owner!r} already",
                     )
+                owners.setdefault(alias, model.name)
 
     def _check_name(self, family: Family, name: str, place: tuple[str | int, ...]) -> None:
         if not _NAME[family].fullmatch(name):
@@ -184,7 +183,12 @@ class _Builder:
         pool = self.backends.pool(
             (*place, "backends"), f"{name}", entry.backends, entry.adapter, kind.address_keys
         )
-        if entry.versions == "discover" or kind.family is Family.CLASSIC:
+        if entry.versions == "discover" and kind.family is Family.LLM:
+            self._problems.say(
+                (*place, "versions"),
+                f"{entry.adapter} has no versions to discover; leave it out, or number them here",
+            )
+        if kind.family is Family.CLASSIC:
             self._forms(place, pool)
             return {}, pool
         return {1: self._version(place, name, 1, served, pool)}, ()
@@ -197,7 +201,7 @@ class _Builder:
             place = ("models", name, "versions", number)
             pool = self.backends.pool(
                 (*place, "backends"),
-                f"{name}-{number}",
+                f"{name}@{number}",
                 one.backends,
                 entry.adapter,
                 kind.address_keys,

@@ -13,10 +13,19 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    WithJsonSchema,
 )
 
-from gateway.config.values import Bytes, Digest, Listen, Seconds, address
+from gateway.config.values import (
+    LAST_VERSION,
+    Bytes,
+    Digest,
+    Listen,
+    Port,
+    Positive,
+    Seconds,
+    Share,
+    address,
+)
 from gateway.types import Address
 
 
@@ -69,9 +78,11 @@ class Admin(Section):
 
 
 class Auth(Section):
-    """Who may ask. Without this section the gateway is open to all who reach it."""
+    """Who may ask."""
 
-    keys: list[Key] = Field([], description="clients' keys")
+    keys: Annotated[list[Key], Field(min_length=1)] = Field(
+        [], description="clients' keys; without any the gateway is open to all who reach it"
+    )
     admin: Admin | None = Field(None, description="the admin API's token")
 
 
@@ -90,19 +101,19 @@ class Launch(Section):
     command: Annotated[list[Text], Field(min_length=1)] = Field(
         description="program and arguments; {port} and {grpc_port} are filled in"
     )
-    port: Literal["auto"] | Annotated[int, Field(ge=1, le=65535)] = Field(
-        "auto", description="its HTTP port on loopback; auto takes a free one"
-    )
-    grpc_port: Literal["auto"] | Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, description="its gRPC port on loopback, where it has one"
-    )
-    ready: Annotated[str, Field(pattern="^/")] = Field(
+    port: Port = Field(0, description="its HTTP port on loopback; auto takes a free one")
+    grpc_port: Port | None = Field(None, description="its gRPC port on loopback, where it has one")
+    ready: Annotated[str, Field(pattern="^/[!-~]*$")] = Field(
         "/health", description="the path that answers 200 once it serves"
     )
-    env: dict[str, str] = Field({}, description="added to the gateway's own environment")
-    start_timeout: Seconds = Field(300.0, description="how long it may take to become ready")
+    env: dict[Annotated[str, Field(pattern="^[^=]+$")], str] = Field(
+        {}, description="added to the gateway's own environment"
+    )
+    start_timeout: Positive = Field(300.0, description="how long it may take to become ready")
     stop_grace: Seconds = Field(10.0, description="from SIGTERM to SIGKILL")
-    log: Text | None = Field(None, description="its output; logs/MODEL-VERSION-N.log by default")
+    log: Text | None = Field(
+        None, description="file for its output; logs/MODEL-N.log or logs/MODEL@VERSION-N.log"
+    )
 
 
 class Backend(Section):
@@ -126,7 +137,7 @@ AnyBackend = Annotated[
     BeforeValidator(_spelled_out, json_schema_input_type=str | Backend),
 ]
 Backends = Annotated[list[AnyBackend], Field(min_length=1)]
-Number = Annotated[int, Field(ge=0, lt=2**63)]
+Number = Annotated[int, Field(ge=0, le=LAST_VERSION)]
 
 
 class Version(Section):
@@ -139,10 +150,16 @@ class Version(Section):
 class Timeouts(Section):
     """Bounds on a backend's time; what is left out has its kind's default."""
 
-    connect: Seconds | None = Field(None, description="to a connection")
-    first_piece: Seconds | None = Field(None, description="to the first piece of a stream")
-    idle: Seconds | None = Field(None, description="between two pieces of a stream")
-    total: Seconds | None = Field(None, description="for a whole answer")
+    connect: Positive | None = Field(None, description="to a connection; 1s by default")
+    first_piece: Positive | None = Field(
+        None, description="to the first piece of a streamed answer; vllm: 60s"
+    )
+    idle: Positive | None = Field(
+        None, description="between two pieces of a streamed answer; vllm: 30s"
+    )
+    total: Positive | None = Field(
+        None, description="for any whole answer; vllm: 600s, tensorflow_serving: 30s"
+    )
 
 
 def _versions_tag(value: Any) -> str:
@@ -154,7 +171,6 @@ Versions = Annotated[
     | Annotated[dict[Number, Version], Field(min_length=1), Tag("numbered")],
     Discriminator(_versions_tag),
 ]
-Share = Annotated[str | Number, WithJsonSchema({"type": ["string", "integer"]})]
 
 
 class Model(Section):
@@ -168,7 +184,7 @@ class Model(Section):
         None, description="numbers and their backends, or discover: whatever the backends hold"
     )
     labels: dict[str, Number] = Field({}, description="names for versions")
-    traffic: dict[Share, Annotated[int | float, Field(ge=0, le=100)]] = Field(
+    traffic: dict[Share, Annotated[float, Field(ge=0, le=100)]] = Field(
         {}, description="per cent by label or number; without it: label stable, else the newest"
     )
     timeouts: Timeouts = Field(Timeouts(), description="bounds on its backends' time")
@@ -186,4 +202,4 @@ class File(Section):
     server: Server = Field(Server(), description="listeners")
     limits: Limits = Field(Limits(), description="bounds on requests")
     auth: Auth | None = Field(None, description="clients' keys; absent: open to all")
-    models: dict[Text, Model] = Field({}, description="what is served, by name")
+    models: dict[Text, Model] = Field(description="what is served, by name")

@@ -61,7 +61,7 @@ class Registry:
             await self._look(backend, wanted)
 
     async def _look(self, backend: Backend, wanted: frozenset[str]) -> None:
-        seen = await self._adapters[backend.adapter].probe(backend, wanted)
+        seen = await self._probe(backend, wanted)
         place = world.place(backend)
         before = self._sights.get(place)
         if seen == before:
@@ -71,6 +71,13 @@ class Registry:
         if before is None or before.up != seen.up:
             _tell(backend, seen)
         self._changed(backend.id, seen)
+
+    async def _probe(self, backend: Backend, wanted: frozenset[str]) -> Seen:
+        try:
+            return await self._adapters[backend.adapter].probe(backend, wanted)
+        except Exception as error:  # noqa: BLE001 - a bug in an adapter: told, and probed again
+            _log.exception("the probe of backend %s failed", backend.id)
+            return Seen(False, f"its probe failed: {type(error).__name__}")
 
 
 def _tell(backend: Backend, seen: Seen) -> None:

@@ -41,12 +41,15 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # ha
     ) -> AsyncIterator[Any]:
         """Answer the health now and at each change."""
         last = None
-        while not self._stopped:
+        while True:
+            change = self._health.next_change()  # before looking, so that none is missed
             status = self._status(request.service)
             if status != last:
                 last = status
                 yield _Status(status=status)
-            await self._health.next_change()
+            if self._stopped:
+                return
+            await change.wait()
 
     def _status(self, name: str) -> int:
         if name in self._whole:

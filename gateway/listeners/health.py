@@ -8,7 +8,6 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import unquote
 
 from gateway.types import Model, Snapshot
 
@@ -31,9 +30,9 @@ class Health:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def next_change(self) -> None:
-        """Wait until something may have changed."""
-        await self._changed.wait()
+    def next_change(self) -> asyncio.Event:
+        """Return what is set at the next change."""
+        return self._changed
 
     def not_ready(self) -> str | None:
         """Return why the gateway should get no traffic, or None if it should."""
@@ -62,7 +61,7 @@ class Health:
         if path == _READY:
             return _verdict(self.not_ready())
         if path.startswith(f"{_READY}/"):
-            name = unquote(path[len(_READY) + 1 :])
+            name = path[len(_READY) + 1 :]
             if not self.known(name):
                 return _answer(404, "unknown model")
             return _verdict(self.model_not_ready(name))

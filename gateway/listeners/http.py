@@ -10,7 +10,14 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from gateway.errors import ClientGone, GatewayError, HeadersTooLarge, TooLarge, UnsupportedMedia
+from gateway.errors import (
+    ClientGone,
+    GatewayError,
+    HeadersTooLarge,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
 from gateway.listeners.health import Health
 from gateway.pipeline import Pipeline
 from gateway.protocols import headers as fields
@@ -174,8 +181,8 @@ class HttpApp:
             else:
                 await self._pipeline.refuse(request, refusal)
         except asyncio.CancelledError:
-            if not incoming.gone:
-                raise
+            if not incoming.gone:  # the time to drain is over
+                await _cut_short(request)
         finally:
             incoming.close()
 
@@ -195,6 +202,16 @@ class HttpApp:
         except GatewayError as error:
             return error
         return None
+
+
+async def _cut_short(request: Request) -> None:
+    if request.reply.started:
+        request.reply.abort()
+        return
+    error = Unavailable("the gateway is ending, and did not get to this; ask again")
+    answer = request.operation.front.error(error)
+    await request.reply.start(answer.head)
+    await request.reply.finish(answer.body)
 
 
 _UNROUTED = Operation("unknown", "openai", Form.OPENAI, routes.OPENAI)

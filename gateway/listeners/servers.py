@@ -3,16 +3,54 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.types import Address
 
-App = Callable[..., Awaitable[None]]
 _BACKLOG = 2048
 _KEEP_ALIVE = 75
+_HEAD_BYTES = 128 * 2**10
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, for strangers: a head has an end, and what follows a body is no header."""
+
+    _in_head = False
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes, and refuse a head that grows on and on."""
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+                self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note a field, but no trailer: nobody here would look at it as one."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Stop counting: bodies have a limit of their own."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def _refuse_head(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(
+                STATUS_LINE[431] + b"connection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -40,7 +78,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=_Protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -13,6 +13,7 @@ from gateway.types import Head, Headers
 
 _MAX_HEAD = 64 * 2**10
 _MAX_FIELDS = 256
+_VERSIONS = ("1.1", "1.0")
 _NO_BODY = frozenset({204, 304})
 _SWITCHING = 101  # never asked for
 
@@ -115,6 +116,8 @@ class AnswerReader:
     def on_headers_complete(self) -> None:
         """Make the head, unless the answer is an interim one."""
         status = self._parser.get_status_code()
+        if self._parser.get_http_version() not in _VERSIONS:
+            raise UpstreamInvalid("did not answer in HTTP/1.1")
         if not 100 <= status < 600 or status == _SWITCHING:
             raise UpstreamInvalid(f"answered with the status {status}")
         if status < 200:

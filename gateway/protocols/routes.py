@@ -164,6 +164,9 @@ def _about(model: Model | None, ref: Ref) -> Matched:
 def _suffixed(found: re.Match[str], models: Mapping[str, Model]) -> Matched:
     version, label = found["version"], found["label"]
     suffix = (found["suffix"] or "").lower()
+    longest = found.string[: found.start("suffix")]
+    if suffix and longest in models:  # a name that looks like a name with its version
+        return Matched(BY_SUFFIX[suffix], Ref(longest))
     ref = Ref(found["name"], parse_version(version) if version else None, label)
     if not suffix and version is None and label is None:
         return _about(models.get(ref.name), ref)

@@ -153,7 +153,7 @@ def test_bodies_that_are_no_requests(
     assert any(part in message for part in text.split("|"))
 
 
-@pytest.mark.parametrize("body", [b"", b"not json", b"[1]", b'{"a":1', b"null", b"NaN", b'[NaN]'])
+@pytest.mark.parametrize("body", [b"", b"not json", b"[1]", b'{"a":1', b"null", b"NaN", b"[NaN]"])
 def test_bodies_that_are_no_predict_requests(gateway: GatewayProcess, body: bytes) -> None:
     answer = gateway.http.post(PREDICT, body)
     assert answer.status == 400
@@ -273,20 +273,32 @@ def test_a_head_is_answered_without_a_body(gateway: GatewayProcess) -> None:
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, PREDICT])
 def test_headers_that_are_too_large(gateway: GatewayProcess, path: str) -> None:
-    for headers in ({"x-huge": "x" * HEADER_BYTES}, {f"x-{n}": "y" * 50 for n in range(99)} | {"x-a": "z" * 3000}):
+    for headers in (
+        {"x-huge": "x" * HEADER_BYTES},
+        {f"x-{n}": "y" * 50 for n in range(99)} | {"x-a": "z" * 3000},
+    ):
         answer = gateway.http.post(path, b'{"model":"chat"}', headers)
         assert answer.status == 431
         assert f"larger than {HEADER_BYTES} bytes" in text_of(answer, path)
 
 
-@pytest.mark.parametrize("endless", [b"x-a: " + b"b" * 60, b"x-a: b\r\n" * 8, b"GET /" + b"a" * 60])
-def test_headers_without_an_end_are_cut_off(gateway: GatewayProcess, endless: bytes) -> None:
-    start = b"" if endless.startswith(b"GET") else b"GET /v1/models HTTP/1.1\r\nhost: x\r\n"
+@pytest.mark.parametrize(
+    ("start", "endless"),
+    [
+        (b"GET /", b"a" * 1024),
+        (b"GET /v1/models HTTP/1.1\r\nx-", b"a" * 1024),
+        (b"GET /v1/models HTTP/1.1\r\nx-a:", b"b" * 1024),
+        (b"GET /v1/models HTTP/1.1\r\n", b"x-a: b\r\n" * 128),
+    ],
+)
+def test_a_head_without_an_end_is_cut_off(
+    gateway: GatewayProcess, start: bytes, endless: bytes
+) -> None:
     with Raw(gateway.port("http")) as raw:
-        raw.send(start + endless)
-        for _ in range(300):
-            raw.send(endless[5:] * 64)
-        assert b"431" in raw.rest()[:20]
+        raw.send(start)
+        for _ in range(1000):
+            raw.send(endless)
+        assert raw.rest().startswith(b"HTTP/1.1 431 ")
 
 
 SMUGGLED = [
@@ -316,7 +328,9 @@ def test_framing_that_two_servers_could_read_differently(
         assert raw.answer().status in (400, 415)
 
 
-@pytest.mark.parametrize("start", [b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+@pytest.mark.parametrize(
+    "start", [b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+)
 def test_other_protocols_are_shown_the_door(gateway: GatewayProcess, start: bytes) -> None:
     with Raw(gateway.port("http")) as raw:
         raw.send(start)
@@ -324,7 +338,9 @@ def test_other_protocols_are_shown_the_door(gateway: GatewayProcess, start: byte
 
 
 def test_no_upgrade_is_made(gateway: GatewayProcess) -> None:
-    head = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    head = (
+        b"GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    )
     with Raw(gateway.port("http")) as raw:
         raw.send(head)
         assert raw.answer().status == 200

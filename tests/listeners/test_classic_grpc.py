@@ -195,7 +195,7 @@ def test_a_backends_own_status_passes_through(
         grpc.StatusCode.DATA_LOSS,
         grpc.StatusCode.UNKNOWN,
     ):
-        details = "Signature \"x\" — not found\nü"
+        details = 'Signature "x" — not found\nü'
         grpc_upstream.answer(GrpcAnswer(code=code, details=details, trailing=[("x-why", "z")]))
         error = client.fails(PREDICT, client.predict("mnist", 1))
         assert (error.code(), error.details()) == (code, details)

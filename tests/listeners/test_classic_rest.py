@@ -22,19 +22,20 @@ def gateway(
     second_upstream.versions = {"split-2": {2: "AVAILABLE"}}
     grpc_upstream.versions = {"binary": {1: "AVAILABLE"}}
     tfs = {"adapter": "tensorflow_serving"}
+    own = {"rest": upstream.url, "headers": {"X-Backend": "own"}}
     models: dict[str, Any] = {
         "mnist": {
             **tfs,
-            "backends": [{"rest": upstream.url, "headers": {"X-Backend": "own"}}],
+            "backends": [own],
             "versions": "discover",
             "labels": {"stable": 2, "canary": 3, "old": 1, "lost": 9},
             "aliases": ["digits"],
         },
-        "other-name": {**tfs, "served_name": "x.y-z", "backends": [{"rest": upstream.url}]},
+        "other-name": {**tfs, "served_name": "x.y-z", "backends": [own]},
         "split": {
             **tfs,
             "versions": {
-                1: {"served_name": "split-1", "backends": [{"rest": upstream.url}]},
+                1: {"served_name": "split-1", "backends": [own]},
                 2: {"served_name": "split-2", "backends": [{"rest": second_upstream.url}]},
             },
             "labels": {"stable": 1},

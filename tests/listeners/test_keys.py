@@ -73,8 +73,12 @@ def bearer(key: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "headers",
-    [bearer(CHATS), {"x-api-key": CHATS}, {"authorization": f"bearer  {CHATS} "}]
-    + [{"Authorization": "Basic dXNlcg==", "X-API-Key": CHATS}],
+    [
+        bearer(CHATS),
+        {"x-api-key": CHATS},
+        {"authorization": f"bearer  {CHATS} "},
+        {"Authorization": "Basic dXNlcg==", "X-API-Key": CHATS},
+    ],
 )
 def test_a_key_is_taken_in_each_way(
     gateway: GatewayProcess, upstream: HttpUpstream, headers: dict[str, str]
@@ -148,9 +152,7 @@ def test_a_stranger_is_unauthenticated_over_grpc(
 
 
 @pytest.mark.parametrize("framing", ["content-length: 60000000", "transfer-encoding: chunked"])
-def test_the_key_is_checked_before_the_body_is_read(
-    gateway: GatewayProcess, framing: str
-) -> None:
+def test_the_key_is_checked_before_the_body_is_read(gateway: GatewayProcess, framing: str) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\n{framing}\r\nx-api-key: sk-wrong\r\n\r\n"
     with Raw(gateway.port("http")) as raw:
         raw.send(head.encode())

@@ -59,9 +59,9 @@ def gateway(
     upstream.names = ["chat", "org/served-7b", "café"]
     second_upstream.names = ["org/served-7b", "chat"]
     own = {"url": upstream.url, "api_key": "sk-backend", "headers": {"X-Backend": "yes"}}
-    both = {1: {"backends": [upstream.url]}, 2: {"backends": [second_upstream.url]}}
+    both = {1: {"backends": [own]}, 2: {"backends": [second_upstream.url]}}
     models: dict[str, Any] = {
-        "chat": {"adapter": "vllm", "backends": [upstream.url]},
+        "chat": {"adapter": "vllm", "backends": [own]},
         "renamed": {
             "adapter": "vllm",
             "served_name": "org/served-7b",
@@ -69,7 +69,7 @@ def gateway(
             "versions": {1: {"backends": [own]}, 2: {"backends": [second_upstream.url]}},
             "labels": {"stable": 1, "canary": 2},
         },
-        "accented": {"adapter": "vllm", "served_name": "café", "backends": [upstream.url]},
+        "accented": {"adapter": "vllm", "served_name": "café", "backends": [own]},
         "halves": {
             "adapter": "vllm",
             "served_name": "chat",
@@ -152,8 +152,17 @@ def test_only_the_name_is_written_anew(
 
 @pytest.mark.parametrize(
     ("name", "version"),
-    [("renamed", 1), ("renamed@2", 2), ("renamed@canary", 2), ("renamed@stable", 1)]
-    + [("renamed@latest", 2), ("gpt-4@2", 2), ("halves@1", 1), ("halves@2", 2), ("moved", 2)],
+    [
+        ("renamed", 1),
+        ("renamed@2", 2),
+        ("renamed@canary", 2),
+        ("renamed@stable", 1),
+        ("renamed@latest", 2),
+        ("gpt-4@2", 2),
+        ("halves@1", 1),
+        ("halves@2", 2),
+        ("moved", 2),
+    ],
 )
 def test_versions_and_labels_are_honored(
     gateway: GatewayProcess,

@@ -169,7 +169,7 @@ def test_a_hang_up_before_the_answer_reaches_the_backend(
 def test_a_hang_up_while_the_answer_is_written_reaches_the_backend(
     gateway: GatewayProcess, upstream: HttpUpstream
 ) -> None:
-    upstream.answer(chunked(*[b"x" * 2**20] * 64, end=False) + [SILENCE])
+    upstream.answer([*chunked(*([b"x" * 2**20] * 64), end=False), SILENCE])
     with gateway.http.open("POST", CHAT, PLAIN) as answer:
         assert answer.read(10) == b"x" * 10  # and no more, so that the gateway's buffers fill
         asked = upstream.only()

@@ -38,7 +38,7 @@ def test_sent_back(name: bytes) -> None:
 @pytest.mark.parametrize(
     "name",
     [b"connection", b"keep-alive", b"transfer-encoding", b"trailer", b"upgrade", b"date", b"server",
-     b"set-cookie", b"x-request-id", b"server-timing", b"proxy-authenticate"],
+     b"set-cookie", b"x-request-id", b"server-timing", b"proxy-authenticate", b"x-isthmus-model"],
 )  # fmt: skip
 def test_not_sent_back(name: bytes) -> None:
     assert headers.sent_back(((name, b"x"), (b"etag", b"1"))) == ((b"etag", b"1"),)

@@ -19,6 +19,7 @@ from support.http_upstream import (
     sized,
     until_close,
 )
+from support.relay import Relay
 from support.waiting import DEADLINE, LoopThread, free_port, until
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "LoopThread",
     "Raw",
     "Recorded",
+    "Relay",
     "ServingClient",
     "chunked",
     "digest",

@@ -1,5 +1,6 @@
 """Plain HTTP clients: one that reads answers whole or piece by piece, one that sends raw bytes."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -112,10 +113,8 @@ class Raw:
 
     def send(self, data: bytes) -> None:
         """Send; a connection that the other side closed meanwhile is no failure here."""
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def answer(self) -> Answered:
         """Read one answer that is framed by its length."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from support.client import Client
 from support.waiting import DEADLINE, until
 
@@ -124,8 +125,8 @@ class GatewayProcess:
         until(lambda: self.total("isthmus_inflight_requests") == 0, "no call in flight")
 
     def stop(self) -> None:
-        """End it as an operator does, and see that it ended well."""
-        if self.process.poll() is None:
+        """End it as an operator does, unless it is ending, and see that it ends well."""
+        if "draining" not in self.log():
             self.process.send_signal(signal.SIGTERM)
         try:
             code = self.process.wait(DEADLINE)

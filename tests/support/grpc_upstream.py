@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from support.waiting import DEADLINE, until
 
 from gateway.protocols import wire
 from gateway.protocols.wire import Wire
+from support.waiting import DEADLINE, until
 
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -164,7 +164,12 @@ class ServingClient:
         self.channel.close()
 
     def start(
-        self, method: str, message: bytes, metadata: Pairs = (), timeout: float = DEADLINE, **more: Any
+        self,
+        method: str,
+        message: bytes,
+        metadata: Pairs = (),
+        timeout: float = DEADLINE,
+        **more: Any,
     ) -> Any:
         """Begin a call; `.result()` raises `grpc.RpcError`."""
         return self.channel.unary_unary(method).future(

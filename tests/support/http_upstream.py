@@ -8,6 +8,7 @@ to send, a `Gate` to stop at, `CLOSE`, `RESET`, or `SILENCE`.
 import asyncio
 import json
 import re
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -136,7 +137,7 @@ Default = Callable[[Recorded], Script]
 class HttpUpstream:
     """The server. `names` are what it says it serves as vLLM; `versions` as TF Serving."""
 
-    def __init__(self, loop: LoopThread, port: int = 0) -> None:
+    def __init__(self, loop: LoopThread, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.names: list[str] = ["served"]
         self.versions: dict[str, dict[int, str]] = {}
         self.healthy = True
@@ -150,11 +151,12 @@ class HttpUpstream:
         self._live: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self.port = port
+        self._tls = tls
         self.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Listen, on the same port as before if there was one."""
@@ -197,7 +199,9 @@ class HttpUpstream:
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port)
+        self._server = await loop.create_server(
+            lambda: _Connection(self), "127.0.0.1", self.port, ssl=self._tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
@@ -208,7 +212,7 @@ class HttpUpstream:
     async def _drop(self) -> None:
         for connection in list(self._live):
             connection.transport.abort()
-        while self._live:
+        while self._live:  # noqa: ASYNC110 - a test's own thread may only poll
             await asyncio.sleep(0.001)
 
     # ── called by its connections ──
@@ -293,8 +297,6 @@ class _Connection(asyncio.Protocol):
             self._current = request
             for step in self._upstream.script(request):
                 await self._play(step)
-            if not self._lost:
-                self._current = None
 
     def _parsed(self) -> Recorded | None:
         head, end, rest = self._buffer.partition(b"\r\n\r\n")
