@@ -67,7 +67,12 @@ class SlotsMachine(RuleBasedStateMachine):
         for _ in range(steps):
             self.loop.run_until_complete(asyncio.sleep(0))
 
-    @rule(model=MODELS, able=POOLS, overdue=st.sampled_from([False, False, False, True]), steps=st.integers(0, 4))
+    @rule(
+        model=MODELS,
+        able=POOLS,
+        overdue=st.sampled_from([False, False, False, True]),
+        steps=st.integers(0, 4),
+    )
     def take(self, model: str, able: list[Backend], overdue: bool, steps: int) -> None:
         taken = Taken(len(self.all), model, able)
         self.all.append(taken)
@@ -152,6 +157,6 @@ class SlotsMachine(RuleBasedStateMachine):
 
 
 SlotsMachine.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=50, deadline=None, derandomize=True
+    max_examples=100, stateful_step_count=50, deadline=None, derandomize=True
 )
 test_slots: Any = pytest.mark.filterwarnings("error")(SlotsMachine.TestCase)

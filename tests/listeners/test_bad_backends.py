@@ -163,9 +163,11 @@ def test_a_stream_that_fails_inside_an_event_gets_no_other_event(
 ) -> None:
     upstream.answer([*events(b"data: 1\n\ndata: {", end=False), CLOSE])
     body = {"model": "chat", "stream": True}
-    with gateway.http.open("POST", CHAT, body) as answer:
-        with pytest.raises(http.client.IncompleteRead) as cut:
-            answer.read()
+    with (
+        gateway.http.open("POST", CHAT, body) as answer,
+        pytest.raises(http.client.IncompleteRead) as cut,
+    ):
+        answer.read()
     assert cut.value.partial == b"data: 1\n\ndata: {"
 
 

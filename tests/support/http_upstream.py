@@ -152,6 +152,7 @@ class HttpUpstream:
         self._server: asyncio.Server | None = None
         self.port = port
         self._tls = tls
+        self._closed = False
         self.start()
 
     @property
@@ -199,12 +200,14 @@ class HttpUpstream:
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
+        self._closed = False
         self._server = await loop.create_server(
             lambda: _Connection(self), "127.0.0.1", self.port, ssl=self._tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
+        self._closed = True
         if self._server is not None:
             self._server.close()
         await self._drop()
@@ -220,6 +223,8 @@ class HttpUpstream:
     def opened(self, connection: "_Connection") -> int:
         self._live.add(connection)
         self.accepted += 1
+        if self._closed:  # it was in the listener's queue
+            connection.transport.abort()
         return self.accepted
 
     def lost(self, connection: "_Connection") -> None:
