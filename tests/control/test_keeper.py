@@ -198,5 +198,6 @@ def test_backend_inherits_neither_descriptors_nor_ignored_signals(tmp_path: Path
 
     run(main, tmp_path)
     _, *lines = log.read_text().splitlines()
-    ignored = f"SigIgn:\t{0:016x}"
-    assert lines == ["no input", "0", "1", "2", ignored, str(log), str(log), "done"]
+    ignored = int(lines.pop(4).removeprefix("SigIgn:"), 16)
+    assert not ignored & 0x7FFFFFFF  # the C library keeps those from 32 on to itself
+    assert lines == ["no input", "0", "1", "2", str(log), str(log), "done"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from support.waiting import DEADLINE, LoopThread, until
+from support.waiting import DEADLINE, LoopThread, close_server, until
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _PROBE = re.compile(rb"\r\nuser-agent: python-httpx", re.IGNORECASE)
@@ -209,7 +209,7 @@ class HttpUpstream:
     async def _close(self) -> None:
         self._closed = True
         if self._server is not None:
-            self._server.close()
+            await close_server(self._server)
         await self._drop()
 
     async def _drop(self) -> None:

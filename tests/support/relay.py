@@ -2,7 +2,7 @@
 
 import asyncio
 
-from support.waiting import LoopThread
+from support.waiting import LoopThread, close_server
 
 
 class Relay:
@@ -39,7 +39,7 @@ class Relay:
     async def _cut(self) -> None:
         self.closed = True
         if self._server is not None:
-            self._server.close()
+            await close_server(self._server)
         await asyncio.gather(*self.joining, return_exceptions=True)
         while self.live:
             for end in list(self.live):

@@ -55,6 +55,16 @@ class LoopThread:
         self.loop.close()
 
 
+async def close_server(server: asyncio.Server) -> None:
+    """Stop listening. What was accepted just before is let in first: asyncio would leak it."""
+    loop = asyncio.get_running_loop()
+    for listening in server.sockets:
+        loop.remove_reader(listening.fileno())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    server.close()
+
+
 async def _cancel_all() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
