@@ -1,34 +1,16 @@
 """TensorFlow Serving, and whatever else serves its REST or gRPC API."""
 
-import asyncio
-from collections.abc import Mapping
+import logging
 from contextlib import AbstractAsyncContextManager
-from urllib.parse import quote
 
-from google.protobuf.message import DecodeError
-
-from adapters import probing
-from adapters.probing import ProbeFailedError, Prober
+from adapters.probing import ProbeFailedError
+from adapters.tensorflow_serving_looks import Looks, States
 from adapters.transport import HttpClients
 from adapters.transport_grpc import GrpcClients
-from gateway.errors import Code, UpstreamError
 from gateway.protocols import wire
-from gateway.types import (
-    Answer,
-    Backend,
-    Call,
-    Family,
-    Form,
-    Message,
-    Seen,
-    State,
-    Timeouts,
-)
+from gateway.types import Answer, Backend, Call, Family, Form, Seen, Signatures, State, Timeouts
 
-_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
-_REST_STATE = {state.value: state for state in State}
-
-States = Mapping[int | None, State]
+_log = logging.getLogger("isthmus.tensorflow_serving")
 
 
 class TensorFlowServing:
@@ -41,9 +23,8 @@ class TensorFlowServing:
     def __init__(self) -> None:
         self._http = HttpClients()
         self._grpc = GrpcClients()
-        self._prober = Prober()
-        self._wire = wire.load()
-        self._states = {int(self._wire.State[state]): state for state in State}
+        self._looks = Looks(wire.load(), self._grpc, self.timeouts)
+        self._signatures: dict[str, dict[tuple[str, int], Signatures]] = {}
 
     def open(
         self, backend: Backend, call: Call, timeouts: Timeouts
@@ -62,63 +43,42 @@ class TensorFlowServing:
         found: dict[str, States] = {}
         try:
             for name in served:
-                found[name] = await self._status(backend, name)
+                found[name] = await self._looks.status(backend, name)
         except ProbeFailedError as error:
             return Seen(False, str(error))
-        return Seen(True, served=found)
+        signatures = {}
+        if len(backend.addresses) == 1:  # clients of the other form need a translation
+            signatures = await self._known_signatures(backend, found)
+        return Seen(True, served=found, signatures=signatures)
 
     async def close(self) -> None:
         """Close every connection."""
         self._http.close()
         await self._grpc.close()
-        await self._prober.close()
+        await self._looks.close()
 
-    async def _status(self, backend: Backend, name: str) -> States:
-        states: States = {}
-        for form in sorted(backend.addresses):
-            ask = self._grpc_status if form is Form.TFS_GRPC else self._rest_status
-            try:
-                states = await ask(backend, name)
-            except ProbeFailedError as error:
-                if not error.missing:
-                    raise
-                return {}  # the server lives, without this model
-        return states
+    async def _known_signatures(
+        self, backend: Backend, found: dict[str, States]
+    ) -> dict[tuple[str, int], Signatures]:
+        """Ask once for each version that is ready, and forget those that are gone."""
+        known = self._signatures.get(backend.id, {})
+        kept: dict[tuple[str, int], Signatures] = {}
+        for name, states in found.items():
+            for number, state in states.items():
+                if number is None or state is not State.AVAILABLE:
+                    continue
+                signatures = known.get((name, number)) or await self._ask(backend, name, number)
+                if signatures is not None:
+                    kept[name, number] = signatures
+        self._signatures[backend.id] = kept
+        return kept
 
-    async def _rest_status(self, backend: Backend, name: str) -> States:
-        url = f"{backend.addresses[Form.TFS_REST]}/v1/models/{quote(name, safe='')}"
+    async def _ask(self, backend: Backend, name: str, number: int) -> Signatures | None:
         try:
-            answer = await self._prober.get_json(backend, url)
-            return {
-                int(entry["version"]): _REST_STATE[entry["state"]]
-                for entry in answer["model_version_status"]
-            }
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise ProbeFailedError(f"{url} answered no status of versions") from None
-
-    async def _grpc_status(self, backend: Backend, name: str) -> States:
-        address = backend.addresses[Form.TFS_GRPC]
-        asked = self._wire.GetModelStatusRequest()
-        asked.model_spec.name = name
-        message = Message(Form.TFS_GRPC, "grpc", _STATUS, (), asked.SerializeToString())
-        deadline = asyncio.get_running_loop().time() + probing.SECONDS
-        client = self._grpc.to(address, backend.tls)
-        try:
-            async with client.exchange(message, backend.headers, self.timeouts, deadline) as answer:
-                if answer.head.status != Code.OK:
-                    code = Code(answer.head.status)
-                    why = f"{address} answered {code.name}: {answer.head.detail}"
-                    raise ProbeFailedError(why, code is Code.NOT_FOUND)
-                status = self._wire.GetModelStatusResponse.FromString(await answer.read())
-        except UpstreamError as error:
-            raise ProbeFailedError(f"{address} {error.message}") from None
-        except DecodeError:
-            raise ProbeFailedError(f"{address} answered no status of versions") from None
-        return {
-            entry.version: self._states[entry.state]
-            for entry in status.model_version_status
-            if entry.state in self._states
-        }
+            return await self._looks.signatures(backend, name, number)
+        except ProbeFailedError as error:
+            _log.debug("no signatures of %s version %d: %s", name, number, error)
+            return None
 
 
 ADAPTER = TensorFlowServing

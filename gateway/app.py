@@ -25,13 +25,15 @@ from gateway.listeners.metrics import MetricsApp
 from gateway.listeners.servers import HttpServer
 from gateway.observe.metrics import Metrics
 from gateway.pipeline import Pipeline
-from gateway.protocols import wire
+from gateway.protocols import translation, wire
 from gateway.types import Adapter, Address, Configuration, Seen
 
 _log = logging.getLogger("isthmus")
 
 Report = Callable[[Progress], None]
 WhenReady = Callable[["Gateway"], Awaitable[None]]
+MAX_VALUES = 2**30
+"""Bytes that the tensors of one translated request or answer may hold."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -73,6 +75,7 @@ class Gateway:
     def __init__(self, configuration: Configuration, report: Report) -> None:
         self._configuration = configuration
         self._report = report
+        self._wire = wire.load()
         self._metrics = Metrics()
         kinds = adapter_types()
         used = {model.adapter for model in configuration.models}
@@ -82,7 +85,11 @@ class Gateway:
         self._health = Health(self._registry.snapshot, server.ready_requires)
         dispatch = Dispatch(self._adapters, self._metrics.inflight)
         self._pipeline = Pipeline(
-            self._registry.snapshot, dispatch, self._metrics, configuration.limits
+            self._registry.snapshot,
+            dispatch,
+            self._metrics,
+            configuration.limits,
+            translation.directions(self._wire, MAX_VALUES),
         )
         self._loads = Loads(dispatch.slots.inflight, dispatch.slots.waiting)
         self._supervisor = Supervisor(self._launch_progress)
@@ -143,7 +150,7 @@ class Gateway:
         if server.grpc is not None:
             try:
                 self._grpc = GrpcListener(
-                    self._pipeline, wire.load(), self._health, limits, server.grpc
+                    self._pipeline, self._wire, self._health, limits, server.grpc
                 )
             except RuntimeError:
                 raise _taken("grpc", server.grpc, "the address is in use") from None

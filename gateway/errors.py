@@ -7,6 +7,8 @@ what it means is decided here, once. Messages never carry bodies, keys or stack 
 from enum import IntEnum
 from typing import ClassVar
 
+_SHOWN = 80
+
 
 class Code(IntEnum):
     """The canonical gRPC status codes (https://grpc.io/docs/guides/status-codes/)."""
@@ -28,6 +30,12 @@ class Code(IntEnum):
     UNAVAILABLE = 14
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
+
+
+def shown(text: str) -> str:
+    """A stranger's text as an error may repeat it: printable and short."""
+    clean = text if text.isprintable() else ascii(text)[1:-1]
+    return clean if len(clean) <= _SHOWN else f"{clean[:_SHOWN]}…"
 
 
 class GatewayError(Exception):
@@ -91,6 +99,13 @@ class Unauthenticated(GatewayError):
     status = 401
     code = Code.UNAUTHENTICATED
     reason = "unauthenticated"
+
+
+class UnknownSignature(InvalidRequest):
+    """The version has no such signature: 400 over REST, FAILED_PRECONDITION over gRPC."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "unknown_signature"
 
 
 class Forbidden(GatewayError):

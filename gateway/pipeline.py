@@ -16,15 +16,18 @@ from gateway.dispatch import Dispatch, Flight
 from gateway.errors import (
     ClientGone,
     Code,
+    DeadlineExceeded,
     GatewayError,
     InvalidRequest,
     Unsupported,
 )
 from gateway.policies import auth, versioning
 from gateway.protocols import headers as fields
+from gateway.protocols.translation import Directions, Question, Translator
 from gateway.types import (
     Asked,
     Call,
+    Family,
     Form,
     Head,
     Headers,
@@ -41,7 +44,9 @@ from gateway.types import (
     Whole,
 )
 
-_EVENT_END = b"\n\n"
+_KINDS = {Family.LLM: "an LLM", Family.CLASSIC: "a classic model"}
+_TAKING = 1.0
+"""Seconds beyond its deadline that a request may last while its client takes the answer."""
 
 
 class Internal(GatewayError):
@@ -103,8 +108,10 @@ class Pipeline:
         dispatch: Dispatch,
         observer: Observer,
         limits: Limits,
+        translators: Directions,
     ) -> None:
         self._snapshot = snapshot
+        self._translators = translators
         self._dispatch = dispatch
         self._observer = observer
         self._limits = limits
@@ -145,9 +152,14 @@ class Pipeline:
                 await self._whole(request, ending, answer)
                 return
         target = self._resolve(request, view, asked)
-        sent_on = fields.sent_on(request.headers)
-        message = operation.front.encode(operation, asked, target, sent_on)
-        await self._relay(request, ending, self._call(request, asked, target, message))
+        sent_on = _sent_on(request)
+        if operation.form in target.version.forms:
+            message = operation.front.encode(operation, asked, target, sent_on)
+            await self._relay(request, ending, self._call(request, asked, target, message))
+        else:
+            question = self._translator(operation, target).ask(operation, asked, target, sent_on)
+            call = self._call(request, asked, target, question.message)
+            await self._relay_translated(request, ending, call, question)
 
     def _view(self, snapshot: Snapshot, tenant: Tenant | None) -> View:
         """Return what a tenant may see; worked out once per Snapshot."""
@@ -165,10 +177,19 @@ class Pipeline:
         model = versioning.find_model(view.models, asked.ref)
         target = versioning.resolve(model, asked.ref, random.random())
         request.target = target
-        _check_form(request.operation, target)
+        if request.operation.form not in target.version.forms:
+            self._translator(request.operation, target)
         if not request.operation.about:
             versioning.check_ready(target.version)
         return target
+
+    def _translator(self, operation: Operation, target: Target) -> Translator:
+        """Return what asks a version's backends in their form. Raises where nothing does."""
+        for form in sorted(target.version.forms):
+            translator = self._translators.get((operation.form, form))
+            if translator is not None and operation.name in translator.operations:
+                return translator
+        raise _no_way(operation, target)
 
     def _call(self, request: Request, asked: Asked, target: Target, message: Message) -> Call:
         total = target.model.timeouts.total
@@ -181,16 +202,31 @@ class Pipeline:
             ending.elsewhere = flight.queued + flight.upstream
             ending.phase = "answer"
             ending.status = flight.head.status
-            await request.reply.start(self._decorated(request, flight))
+            await request.reply.start(self._decorated(request, flight, flight.head))
             began = self._clock()
             try:
-                await _pieces(request, flight)
+                await _pieces(request, flight, call.deadline)
             finally:
                 ending.elsewhere += self._clock() - began
 
-    def _decorated(self, request: Request, flight: Flight) -> Head:
+    async def _relay_translated(
+        self, request: Request, ending: _Ending, call: Call, question: Question
+    ) -> None:
+        """Read the whole answer, and give it in the client's own form."""
+        ending.phase = "queue"
+        async with self._dispatch.open(call) as flight:
+            ending.elsewhere = flight.queued + flight.upstream
+            ending.phase = "answer"
+            parts = []
+            while piece := await flight.read():
+                parts.append(piece)
+            answer = question.answer(flight.head, b"".join(parts))
+            ending.status = answer.head.status
+            await request.reply.start(self._decorated(request, flight, answer.head))
+            await request.reply.finish(answer.body)
+
+    def _decorated(self, request: Request, flight: Flight, head: Head) -> Head:
         """Add the gateway's own fields to a backend's head."""
-        head = flight.head
         gateway = self._clock() - request.received - flight.queued - flight.upstream
         timing = (
             f"gateway;dur={gateway * 1e3:.3f}, queue;dur={flight.queued * 1e3:.3f}, "
@@ -222,11 +258,24 @@ class Pipeline:
         request.reply.abort()
 
 
-async def _pieces(request: Request, flight: Flight) -> None:
+async def _pieces(request: Request, flight: Flight, deadline: float) -> None:
+    """Send an answer on; a client that reads too slowly holds its slot until the deadline only."""
     reply = request.reply
-    while piece := await flight.read():
-        await reply.piece(piece)
-    await reply.finish()
+    try:
+        async with asyncio.timeout_at(deadline + _TAKING):  # a late backend is found out first
+            while piece := await flight.read():
+                await reply.piece(piece)
+            await reply.finish()
+    except TimeoutError:
+        raise DeadlineExceeded("the answer was not taken within the time allowed") from None
+
+
+def _sent_on(request: Request) -> Headers:
+    """Return the fields that travel on; the id always does, so that logs can be matched."""
+    headers = fields.sent_on(request.headers)
+    if fields.first(headers, b"x-request-id") is not None:
+        return headers
+    return (*headers, (b"x-request-id", request.id.encode()))
 
 
 def _authorise(request: Request, snapshot: Snapshot, view: View, asked: Asked) -> None:
@@ -248,18 +297,16 @@ def _check_exists(view: View, asked: Asked) -> None:
         versioning.resolve(model, ref, 0.0)
 
 
-def _check_form(operation: Operation, target: Target) -> None:
+def _no_way(operation: Operation, target: Target) -> GatewayError:
     model, version = target.model, target.version
-    if operation.form in version.forms:
-        return
     spoken = ", ".join(sorted(version.forms))
     if operation.protocol == "tensorflow_serving" and model.family == "classic":
-        raise Unsupported(
-            f"{version} is served in the form {spoken} only; ask in that form, or give its "
-            "backends an address for this one"
+        return Unsupported(
+            f"{version} is served in the form {spoken} only, and {operation.name} is not "
+            "translated; ask in that form, or give its backends an address for this one"
         )
-    raise InvalidRequest(
-        f"{model.name} is a {model.family} model and has no {operation.name}; "
+    return InvalidRequest(
+        f"{model.name} is {_KINDS[model.family]} and has no {operation.name}; "
         f"its backends speak {spoken}",
         param="model",
     )

@@ -11,28 +11,27 @@ from typing import Any
 
 import grpc
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
-from adapters.savedmodel import proto_tensors
+from adapters.savedmodel import model_config, proto_calls
 from adapters.savedmodel.grpc_front import abort
-from adapters.savedmodel.manager import Handle, Manager
-from adapters.savedmodel.signature import DEFAULT_SIGNATURE, Signature
-from adapters.savedmodel.status import Code, ServingError, invalid_argument
+from adapters.savedmodel.manager import Manager
+from adapters.savedmodel.signature import Servable
+from adapters.savedmodel.status import ServingError, invalid_argument
+from adapters.savedmodel.watch import Handle
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
+Call = Callable[[Servable, Any, int], Any]
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
 MODEL = "/tensorflow.serving.ModelService/"
-_METADATA_FIELD = "signature_def"
-_NOT_SERVED = (
-    PREDICTION + "Classify",
-    PREDICTION + "Regress",
-    PREDICTION + "MultiInference",
-    MODEL + "HandleReloadConfigRequest",
-)
 
 
 def handlers(manager: Manager, max_fill: int) -> Mapping[str, Any]:
@@ -44,19 +43,28 @@ def handlers(manager: Manager, max_fill: int) -> Mapping[str, Any]:
             `proto_tensors.read`.
     """
     service = _Service(manager, max_fill)
-    table = {
+    table: Mapping[str, tuple[Callable[[Any], Awaitable[Any]], Any]] = {
         PREDICTION + "Predict": (service.predict, predict_pb2.PredictRequest),
+        PREDICTION + "Classify": (service.classify, classification_pb2.ClassificationRequest),
+        PREDICTION + "Regress": (service.regress, regression_pb2.RegressionRequest),
+        PREDICTION + "MultiInference": (
+            service.multi_inference,
+            inference_pb2.MultiInferenceRequest,
+        ),
         PREDICTION + "GetModelMetadata": (
             service.metadata,
             get_model_metadata_pb2.GetModelMetadataRequest,
         ),
         MODEL + "GetModelStatus": (service.status, get_model_status_pb2.GetModelStatusRequest),
+        MODEL + "HandleReloadConfigRequest": (
+            service.reload,
+            model_management_pb2.ReloadConfigRequest,
+        ),
     }
-    served = {
+    return {
         path: _unary(_guarded(method), message.FromString)
         for path, (method, message) in table.items()
     }
-    return served | {path: _unary(_unserved(path), bytes) for path in _NOT_SERVED}
 
 
 class _Service:
@@ -65,31 +73,44 @@ class _Service:
         self._max_fill = max_fill
 
     async def predict(self, request: Any) -> Any:
-        handle = self._acquire(request)
-        return await self._manager.run(handle, lambda: _predict(handle, request, self._max_fill))
+        fill = self._max_fill
+        return await self._run(
+            request,
+            _spec(request),
+            lambda servable, message, version: proto_calls.predict(
+                servable, message, version, fill
+            ),
+        )
+
+    async def classify(self, request: Any) -> Any:
+        return await self._run(request, _spec(request), proto_calls.classify)
+
+    async def regress(self, request: Any) -> Any:
+        return await self._run(request, _spec(request), proto_calls.regress)
+
+    async def multi_inference(self, request: Any) -> Any:
+        # The first task says which version runs all of them.
+        first = request.tasks[0] if request.tasks else inference_pb2.InferenceTask()
+        return await self._run(request, first.model_spec, proto_calls.multi_inference)
 
     async def metadata(self, request: Any) -> Any:
-        _require_spec(request)
+        spec = _spec(request)
         if not request.metadata_field:
             raise invalid_argument(
                 "GetModelMetadataRequest must specify at least one metadata_field"
             )
         for field in request.metadata_field:
-            if field != _METADATA_FIELD:
-                raise invalid_argument(
-                    f"Metadata field {field[:256]} is not supported; ask for {_METADATA_FIELD}"
-                )
-        handle = self._acquire(request)
+            if field != proto_calls.METADATA_FIELD:
+                raise invalid_argument(f"Metadata field {field[:256]} is not supported")
+        handle = self._acquire(spec)
         try:
-            return _metadata(handle)
+            return proto_calls.metadata(handle.servable, handle.model, handle.version)
         finally:
             handle.release()
 
     async def status(self, request: Any) -> Any:
-        _require_spec(request)
-        spec = request.model_spec
-        if spec.WhichOneof("version_choice") == "version_label":
-            self._manager.refuse_label(spec.name, spec.version_label)
+        spec = _spec(request)
+        # A label is not looked at here: all versions are told, as by TensorFlow Serving.
         version = spec.version.value if spec.HasField("version") else None
         response = get_model_status_pb2.GetModelStatusResponse()
         for number, row in self._manager.states(spec.name, version).items():
@@ -98,9 +119,18 @@ class _Service:
             entry.status.error_message = row.message
         return response
 
-    def _acquire(self, request: Any) -> Handle:
-        _require_spec(request)
-        spec = request.model_spec
+    async def reload(self, request: Any) -> Any:
+        self._manager.require_ready()
+        sources = model_config.from_message(request.config, self._manager.models)
+        await self._manager.reload(sources)
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.error_code = 0
+        for name in dict.fromkeys(request.metric_names):
+            # This server counts nothing, so no counter grew.
+            response.metric.add(name=name, int64_value_increase=0)
+        return response
+
+    def _acquire(self, spec: Any) -> Handle:
         choice = spec.WhichOneof("version_choice")
         return self._manager.acquire(
             spec.name,
@@ -108,64 +138,17 @@ class _Service:
             spec.version_label if choice == "version_label" else None,
         )
 
+    async def _run(self, request: Any, spec: Any, call: Call) -> Any:
+        handle = self._acquire(spec)
+        return await self._manager.run(
+            handle, lambda: call(handle.servable, request, handle.version)
+        )
 
-def _require_spec(request: Any) -> None:
+
+def _spec(request: Any) -> Any:
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
-
-
-def _predict(handle: Handle, request: Any, max_fill: int) -> Any:
-    """Runs in a prediction thread."""
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-    signature = handle.servable.signatures.get(name)
-    if signature is None:
-        raise ServingError(
-            Code.FAILED_PRECONDITION,
-            f'Serving signature key "{name[:256]}" not found. This model has: '
-            f"{', '.join(sorted(handle.servable.signatures))}",
-        )
-    signature.check_names(frozenset(request.inputs))
-    wanted = _filtered(signature, request.output_filter)
-    inputs = {
-        alias: proto_tensors.read(alias, proto, max_fill) for alias, proto in request.inputs.items()
-    }
-    outputs = handle.servable.run(signature, inputs)
-    response = predict_pb2.PredictResponse()
-    _fill_spec(response.model_spec, handle)
-    response.model_spec.signature_name = name
-    for alias in wanted:
-        response.outputs[alias].CopyFrom(proto_tensors.write(outputs[alias]))
-    return response
-
-
-def _filtered(signature: Signature, output_filter: Any) -> list[str]:
-    seen: dict[str, None] = {}
-    for alias in output_filter:
-        if alias not in signature.outputs:
-            raise invalid_argument(
-                f"output tensor alias not found in signature: {alias[:256]} Outputs expected to be "
-                "in the set "
-                f"{{{','.join(signature.outputs)}}}."
-            )
-        if alias in seen:
-            raise invalid_argument(f"duplicate output tensor alias: {alias}")
-        seen[alias] = None
-    return list(seen or signature.outputs)
-
-
-def _metadata(handle: Handle) -> Any:
-    definitions = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in handle.servable.signature_defs.items():
-        definitions.signature_def[name].CopyFrom(definition)
-    response = get_model_metadata_pb2.GetModelMetadataResponse()
-    _fill_spec(response.model_spec, handle)
-    response.metadata[_METADATA_FIELD].Pack(definitions)
-    return response
-
-
-def _fill_spec(spec: Any, handle: Handle) -> None:
-    spec.name = handle.model
-    spec.version.value = handle.version
+    return request.model_spec
 
 
 def _guarded(method: Callable[[Any], Awaitable[Any]]) -> Handler:
@@ -174,20 +157,6 @@ def _guarded(method: Callable[[Any], Awaitable[Any]]) -> Handler:
             return await method(request)
         except ServingError as error:
             return await abort(context, error)
-
-    return call
-
-
-def _unserved(path: str) -> Handler:
-    error = ServingError(
-        Code.UNIMPLEMENTED,
-        f"{path.rpartition('/')[2]} is not served by this stand-in for development; use Predict, "
-        "GetModelMetadata "
-        "or GetModelStatus, or TensorFlow Serving itself",
-    )
-
-    async def call(_request: Any, context: Any) -> Any:
-        return await abort(context, error)
 
     return call
 

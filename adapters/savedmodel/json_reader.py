@@ -1,12 +1,15 @@
 """Bytes from strangers to Python values: bounded in depth, with the numbers that plain JSON lacks.
 
 Pure; no numpy. Reads what TensorFlow Serving's reader takes: bare NaN, Infinity and -Infinity,
-integers to the last digit, and anything after the end of the document is ignored.
+integers to the last digit, anything after the end of the document is ignored, and of a key that
+comes twice the first value counts.
 """
 
 import itertools
 import json
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +20,25 @@ from adapters.savedmodel.status import invalid_argument
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _OTHERS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _DECODER = msgspec.json.Decoder()
+_STRING_OR_INF = re.compile(rb'("(?:[^"\\]|\\.)*")|Inf(?!inity)', re.DOTALL)
+# The words of TensorFlow Serving's parser for those of Python's.
+_PARSER_WORDS = {
+    "Expecting value": "Invalid value.",
+    "Expecting property name enclosed in double quotes": "Missing a name for object member.",
+    "Expecting ':' delimiter": "Missing a colon after a name of object member.",
+    "Unterminated string starting at": "Missing a closing quotation mark in string.",
+    "Invalid \\escape": "Invalid escape character in string.",
+    "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
+    "Invalid control character at": "Invalid encoding in string.",
+}
+_TYPE_NAMES = {
+    dict: "Object",
+    list: "Array",
+    str: "String",
+    int: "Number",
+    float: "Number",
+    type(None): "Null",
+}
 
 
 def read_object(body: bytes, max_depth: int) -> dict[str, Any]:
@@ -31,12 +53,15 @@ def read_object(body: bytes, max_depth: int) -> dict[str, Any]:
     """
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
-    if too_deep(body, max_depth):
+    outside = _outside_strings(body)
+    if _too_deep(outside, max_depth):
         raise invalid_argument(
             f"JSON Parse error: nested deeper than {max_depth} levels; flatten the request"
         )
     try:
         value = _DECODER.decode(body)
+        if _has_twins(value, outside.count(b":")):
+            value = _read_lenient(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         value = _read_lenient(body)
     if type(value) is not dict:
@@ -45,14 +70,25 @@ def read_object(body: bytes, max_depth: int) -> dict[str, Any]:
 
 
 def too_deep(body: bytes, max_depth: int) -> bool:
-    """True where more than `max_depth` brackets are open at once. Linear in the body; no recursion.
+    """True where more than `max_depth` brackets are open at once, those in strings left out.
 
-    Strings are cut out first. Dropping every `[]` then takes exactly one level off: quick while it
-    removes much; what is left is counted bracket by bracket.
+    Linear in the body; no recursion.
     """
+    return _too_deep(_outside_strings(body), max_depth)
+
+
+def _outside_strings(body: bytes) -> bytes:
     if b"\\" in body:  # escaped backslashes first, so that the quotes left over are escaped ones
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    left = b"".join(body.split(b'"')[::2]).translate(_STEPS, _OTHERS)
+    return b"".join(body.split(b'"')[::2])
+
+
+def _too_deep(outside: bytes, max_depth: int) -> bool:
+    """Dropping every `[]` takes exactly one level off.
+
+    Quick while it removes much; what is left is counted bracket by bracket.
+    """
+    left = outside.translate(_STEPS, _OTHERS)
     if b"\x01" * (max_depth + 1) in left:
         return True
     levels = 0
@@ -63,6 +99,26 @@ def too_deep(body: bytes, max_depth: int) -> bool:
         left = inner
         levels += 1
     return levels + max(itertools.accumulate(memoryview(left).cast("b")), default=0) > max_depth
+
+
+def signature_name(document: Mapping[str, Any]) -> str:
+    """The signature a body asks for; empty where it names none.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT where `signature_name` is no string.
+    """
+    name = document.get("signature_name", "")
+    if type(name) is not str:
+        raise invalid_argument(
+            f"JSON Value: {excerpt(document)} not formatted correctly. 'signature_name' key "
+            "must be a string value."
+        )
+    return name
+
+
+def type_name(value: object) -> str:
+    """The JSON type of a value, as TensorFlow Serving's messages name it."""
+    return str(value) if type(value) is bool else _TYPE_NAMES[type(value)]
 
 
 def excerpt(value: object, limit: int = 256) -> str:
@@ -80,13 +136,36 @@ def excerpt(value: object, limit: int = 256) -> str:
     return "".join(pieces)[:limit]
 
 
+def _has_twins(value: Any, colons: int) -> bool:
+    """True where an object has a key twice: the text has more colons than the objects have keys.
+
+    Goes through the document level by level, and not at all where all keys are the outermost ones.
+    """
+    count = len(value) if type(value) is dict else 0
+    level = list(value.values()) if count else [value]
+    while level and count != colons:
+        kinds = set(map(type, level))
+        objects = [item for item in level if type(item) is dict] if dict in kinds else []
+        lists = [item for item in level if type(item) is list] if list in kinds else []
+        count += sum(map(len, objects))
+        level = list(itertools.chain(*map(dict.values, objects), *lists))
+    return count != colons
+
+
+def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(reversed(pairs)) if len(dict(pairs)) < len(pairs) else dict(pairs)
+
+
 def _read_lenient(body: bytes) -> Any:
-    decoder = json.JSONDecoder(parse_float=_finite)
+    decoder = json.JSONDecoder(parse_float=_finite, object_pairs_hook=_first_wins)
+    if b"Inf" in body:
+        body = _STRING_OR_INF.sub(lambda found: found[1] or b"Infinity", body)
     try:
         text = body.decode("utf-8").lstrip(" \t\r\n")
         return decoder.raw_decode(text)[0]
     except json.JSONDecodeError as error:
-        raise invalid_argument(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
+        words = _PARSER_WORDS.get(error.msg, error.msg)
+        raise invalid_argument(f"JSON Parse error: {words} at offset: {error.pos}") from None
     except UnicodeDecodeError as error:
         raise invalid_argument(f"JSON Parse error: not UTF-8 at offset: {error.start}") from None
     except (ValueError, RecursionError) as error:

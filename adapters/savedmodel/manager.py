@@ -1,225 +1,27 @@
-"""Holds the loaded versions: loads them, lends them to requests, unloads them once the last request
-is done.
+"""All models of the server: which there are, what their labels stand for, and the threads that run
+them.
 
-Belongs here: the state tables, the polling of folders, the threads that load and predict. What to
-do next is decided in `versions`; this room does it. The tables belong to the event loop's thread;
-only a handle's count is shared between threads, under its lock.
+Belongs here: the configuration in force and its change. One task alone, `poll`, loads and unloads;
+a change of configuration only tells it to hurry, and may wait for what came of it. Everything but
+`submit` runs in the event loop's thread.
 """
 
 import asyncio
-import logging
-import threading
-import time
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
-from adapters.savedmodel.signature import Servable
+from adapters.savedmodel.labels import Labels, assign
 from adapters.savedmodel.status import Code, ServingError, invalid_argument
-from adapters.savedmodel.versions import (
-    Action,
-    Fingerprint,
-    Folder,
-    Policy,
-    State,
-    Step,
-    VersionState,
-    aspired,
-    fingerprint,
-    next_action,
-    scan,
-    settled,
-)
+from adapters.savedmodel.versions import State, VersionState
+from adapters.savedmodel.watch import Handle, Loader, ModelSource, ModelWatch, not_found
 from adapters.savedmodel.workers import Workers
 
-Loader = Callable[[Path], Servable]
 Result = TypeVar("Result")
 
-_MAX_ENDED = 100  # rows of ended versions that a state table keeps
-_MAX_MESSAGE = 1024
-_log = logging.getLogger("isthmus.savedmodel")
-
-
-class Handle:
-    """One loaded version and the number of requests that hold it.
-
-    While any does, it stays in memory.
-    """
-
-    def __init__(
-        self, model: str, version: int, servable: Servable, on_idle: Callable[[], None]
-    ) -> None:
-        self.model = model
-        self.version = version
-        self.servable = servable
-        self._on_idle = on_idle
-        self._lock = threading.Lock()
-        self._holders = 1  # the manager's own hold, given up by `retire`
-
-    def hold(self) -> None:
-        """Counts one more holder."""
-        with self._lock:
-            self._holders += 1
-
-    def release(self) -> None:
-        """Counts one holder less.
-
-        The last one out calls `on_idle`, from whatever thread it is in.
-        """
-        with self._lock:
-            self._holders -= 1
-            idle = self._holders == 0
-        if idle:
-            self._on_idle()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """A model to serve.
-
-    Its name, the folder that holds its numbered versions, and which of them are wanted.
-    """
-
-    name: str
-    base: Path
-    policy: Policy
-
-
-class ModelWatch:
-    """One model's versions. All methods run in the event loop's thread."""
-
-    def __init__(self, source: ModelSource, loader_thread: Workers) -> None:
-        self.source = source
-        self.table: dict[int, VersionState] = {}
-        self._handles: dict[int, Handle] = {}
-        self._seen: dict[int, Folder] = {}
-        self._whole: dict[int, Fingerprint] = {}
-        self._thread = loader_thread
-        self._complaint = ""
-
-    def acquire(self, version: int | None) -> Handle:
-        """A held handle on a version that serves; the highest one where none is named.
-
-        Raises:
-            ServingError: NOT_FOUND.
-        """
-        wanted = max(self._handles, default=None) if version is None else version
-        handle = self._handles.get(wanted) if wanted is not None else None
-        if handle is None:
-            raise not_found(self.source.name, version)
-        handle.hold()
-        return handle
-
-    async def look(self) -> bool:
-        """Reads the folder once more, without acting on it; False where it can't be read."""
-        loaded = frozenset(self._handles)
-        before = self._seen
-        try:
-            self._seen = await asyncio.wrap_future(
-                self._thread.submit(lambda: scan(self.source.base, loaded))
-            )
-        except OSError as error:
-            # Nothing is unloaded: a folder that is out of reach for a moment is not an empty one.
-            self._complain(
-                f"can't read {self.source.base}: {error.strerror}; keeping what is loaded"
-            )
-            return False
-        self._whole = settled(before, self._seen)
-        if not self._seen:
-            self._complain(
-                f"no numbered version folder in {self.source.base}; expected one such as "
-                f"{self.source.base}/1"
-            )
-        elif self._handles:
-            self._complaint = ""
-        return True
-
-    async def step(self, load: Loader) -> None:
-        """One poll.
-
-        Looks at the folder, then acts until the loaded versions are the wanted ones.
-        """
-        if not await self.look():
-            return
-        present = frozenset(self._seen)
-        while True:
-            wanted = aspired(present, self._whole, self.table, self.source.policy)
-            for version in wanted - self.table.keys():
-                self.table[version] = VersionState(State.START)
-            action = next_action(wanted, self.table)
-            if action is None:
-                return
-            await self._perform(action, load)
-
-    async def _perform(self, action: Action, load: Loader) -> None:
-        if action.step is Step.UNLOAD:
-            self._retire(action.version)
-        else:
-            await self._load(action.version, load)
-
-    async def _load(self, version: int, load: Loader) -> None:
-        loop = asyncio.get_running_loop()
-        files = self._whole[version]
-        path = self._seen[version].path
-        self.table[version] = VersionState(State.LOADING, files)
-        _log.info("%s: loading version %d from %s", self.source.name, version, path)
-        start = time.perf_counter()
-
-        def work() -> Servable:
-            servable = load(path)
-            if fingerprint(path) != files:
-                servable.close()
-                raise ServingError(
-                    Code.UNAVAILABLE,
-                    f"{path} changed while it was loaded; waiting until it is whole",
-                )
-            return servable
-
-        try:
-            servable = await asyncio.wrap_future(self._thread.submit(work))
-        except ServingError as error:
-            self.table[version] = VersionState(
-                State.END, files, error.code, error.message[:_MAX_MESSAGE]
-            )
-            _log.warning(
-                "%s: version %d failed to load: %s", self.source.name, version, error.message[:300]
-            )
-            return
-
-        def on_idle() -> None:
-            loop.call_soon_threadsafe(self._unload, version, servable)
-
-        self._handles[version] = Handle(self.source.name, version, servable, on_idle)
-        self._set(version, State.AVAILABLE)
-        took = time.perf_counter() - start
-        _log.info("%s: version %d available after %.2f s", self.source.name, version, took)
-
-    def _retire(self, version: int) -> None:
-        self._set(version, State.UNLOADING)
-        self._handles.pop(version).release()
-
-    def _unload(self, version: int, servable: Servable) -> None:
-        closing = self._thread.submit(servable.close)
-        loop = asyncio.get_running_loop()
-        closing.add_done_callback(lambda _: loop.call_soon_threadsafe(self._ended, version))
-
-    def _ended(self, version: int) -> None:
-        self._set(version, State.END)
-        _log.info("%s: version %d unloaded", self.source.name, version)
-        ended = [number for number, row in self.table.items() if row.state is State.END]
-        for number in sorted(ended)[:-_MAX_ENDED]:
-            del self.table[number]
-
-    def _set(self, version: int, state: State) -> None:
-        self.table[version] = replace(self.table[version], state=state)
-
-    def _complain(self, text: str) -> None:
-        """Says a thing once, not at each poll."""
-        if text != self._complaint:
-            self._complaint = text
-            _log.warning("%s: %s", self.source.name, text)
+SETTLE = 1.0  # seconds, at most, between the two looks that a new model's folder gets
+_MAX_GONE = 1000  # models taken out whose end can still be seen
 
 
 class Manager:
@@ -228,18 +30,81 @@ class Manager:
     Args:
         sources: the models; their names are unique.
         workers: how many predictions may run at once.
+        early_labels: labels may be given before their version serves; see `labels.assign`.
+
+    Raises:
+        ServingError: FAILED_PRECONDITION for a label that may not be given.
     """
 
-    def __init__(self, sources: tuple[ModelSource, ...], workers: int) -> None:
+    def __init__(
+        self, sources: tuple[ModelSource, ...], workers: int, early_labels: bool = False
+    ) -> None:
         self._loader_thread = Workers(1, "loader")
         self._predictors = Workers(workers, "predict")
-        self._watches = {source.name: ModelWatch(source, self._loader_thread) for source in sources}
+        self._watches: dict[str, ModelWatch] = {}
+        self._labels: Labels = {}
+        self._early_labels = early_labels
         self._ready = False
+        self._hurry = asyncio.Event()
+        self._round = asyncio.Condition()
+        self._reloading = asyncio.Lock()
+        self.apply(sources)
 
     @property
     def watches(self) -> Mapping[str, ModelWatch]:
-        """Each model's versions by the model's name."""
+        """Each model's versions by the model's name, those taken out included."""
         return self._watches
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The names of the models in the configuration."""
+        return frozenset(name for name, watch in self._watches.items() if watch.wanted)
+
+    def apply(self, sources: Iterable[ModelSource]) -> frozenset[str]:
+        """Puts a configuration in place of the one before; a model it leaves out is taken out.
+
+        Returns:
+            The names of the models that are new in it. Their versions load with the next rounds.
+
+        Raises:
+            ServingError: FAILED_PRECONDITION for a label that may not be given; then nothing
+                changed.
+        """
+        wanted = {source.name: source for source in sources}
+        self._labels = assign(wanted.values(), self._labels, self._serves, self._early_labels)
+        new = frozenset(wanted.keys() - self.models)
+        for name, watch in self._watches.items():
+            if watch.wanted and name not in wanted:
+                watch.remove()
+        for name, source in wanted.items():
+            if name in self._watches:
+                self._watches[name].restore(source)
+            else:
+                self._watches[name] = ModelWatch(source, self._loader_thread)
+        gone = [name for name, watch in self._watches.items() if watch.forgettable]
+        for name in gone[:-_MAX_GONE]:
+            del self._watches[name]
+        self._hurry.set()
+        return new
+
+    async def reload(self, sources: Iterable[ModelSource]) -> None:
+        """`apply`, then waits until each new model serves; for ever where it has no version yet.
+
+        Raises:
+            ServingError: as `apply`; UNKNOWN where a new model's versions failed to load. It stays
+                in the configuration then.
+        """
+        async with self._reloading:
+            new = self.apply(sources)
+
+            def settled() -> bool:
+                return all(self._outcome(name) is not None for name in new)
+
+            async with self._round:
+                await self._round.wait_for(settled)
+        failed = [name for name in sorted(new) if self._outcome(name) is False]
+        if failed:
+            raise ServingError(Code.UNKNOWN, _failures(failed, self._watches))
 
     def require_ready(self) -> None:
         """Refuses (UNAVAILABLE) until the first round of loading is over, whatever came of it."""
@@ -253,28 +118,20 @@ class Manager:
         """A held handle; `run` gives it back.
 
         Raises:
-            ServingError: NOT_FOUND for an unknown model or version, INVALID_ARGUMENT for a label
-                (this server has
-                none) or an empty name, UNAVAILABLE while starting.
+            ServingError: NOT_FOUND for a model or version that does not serve, INVALID_ARGUMENT for
+                an unknown label or an empty name, UNAVAILABLE while starting.
         """
         self.require_ready()
         if not model:
             raise invalid_argument("ModelSpec has no name specified.")
         if label is not None:
-            raise unknown_label(label)
+            version = self._labels.get(model, {}).get(label)
+            if version is None:
+                raise invalid_argument(f"Unrecognized servable version label: {label}")
         watch = self._watches.get(model)
         if watch is None:
             raise not_found(model, version)
         return watch.acquire(version)
-
-    def refuse_label(self, model: str, label: str) -> None:
-        """Answers a status request by label, of which this server has none.
-
-        Raises:
-            ServingError: always; NOT_FOUND for an unknown model, else INVALID_ARGUMENT.
-        """
-        self.states(model, None)
-        raise unknown_label(label)
 
     def states(self, model: str, version: int | None) -> dict[int, VersionState]:
         """The state table's rows, highest version first.
@@ -303,41 +160,65 @@ class Manager:
         """`submit` for the event loop. A caller who leaves cancels what has not begun."""
         return asyncio.wrap_future(self.submit(handle, work))
 
+    async def aside(self, work: Callable[[], Result]) -> Result:
+        """Runs work that needs no model in a prediction thread."""
+        return await asyncio.wrap_future(self._predictors.submit(work))
+
     async def in_loader_thread(self, work: Callable[[], Result]) -> Result:
         """Runs slow start-up work in the loader's thread."""
         return await asyncio.wrap_future(self._loader_thread.submit(work))
 
     async def look(self) -> None:
-        """The first look at all folders, so that the first `step` can tell what is whole."""
-        for watch in self._watches.values():
-            await watch.look()
+        """A look at all folders without acting, so that the next `step` can tell what is whole."""
+        for watch in list(self._watches.values()):
+            if watch.wanted:
+                await watch.look()
 
     async def step(self, load: Loader) -> None:
         """One round: brings all models in step with their folders."""
-        for watch in self._watches.values():
+        for watch in list(self._watches.values()):
             await watch.step(load)
+        async with self._round:
+            self._round.notify_all()
 
     def open(self) -> None:
         """Lets requests in."""
+        self._hurry.clear()
         self._ready = True
 
     async def poll(self, load: Loader, every: float) -> None:
-        """A round every so many seconds, for ever."""
+        """A round every so many seconds, for ever, and soon after each change of configuration."""
         while True:
-            await asyncio.sleep(every)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every):
+                    await self._hurry.wait()
+            if self._hurry.is_set():
+                self._hurry.clear()
+                await self.look()
+                await asyncio.sleep(min(every, SETTLE))
             await self.step(load)
 
     def close(self) -> bool:
         """Takes no more work; False while a thread is still at some."""
         return all([self._predictors.close(), self._loader_thread.close()])
 
+    def _serves(self, model: str, version: int) -> bool:
+        watch = self._watches.get(model)
+        return watch is not None and watch.serves(version)
 
-def not_found(model: str, version: int | None) -> ServingError:
-    """The answer for a model or version that does not serve."""
-    what = f"Latest({model})" if version is None else f"Specific({model}, {version})"
-    return ServingError(Code.NOT_FOUND, f"Servable not found for request: {what}")
+    def _outcome(self, model: str) -> bool | None:
+        watch = self._watches.get(model)
+        # A model that a later change took out again is not waited for.
+        return watch.outcome() if watch is not None and watch.wanted else True
 
 
-def unknown_label(label: str) -> ServingError:
-    """The answer for a label; this server has none configured."""
-    return invalid_argument(f"Unrecognized servable version label: {label}")
+def _failures(models: Iterable[str], watches: Mapping[str, ModelWatch]) -> str:
+    texts = []
+    for name in models:
+        version, row = max(
+            (item for item in watches[name].table.items() if item[1].state is State.END),
+            key=lambda item: item[0],
+        )
+        why = f" due to error: {row.code.name}: {row.message}" if row.code is not Code.OK else ""
+        texts.append(f"{{{{name: {name} version: {version}}}{why}}}, ")
+    return f"{len(texts)} model(s) did not become available: {{{''.join(texts)}}}"

@@ -27,10 +27,12 @@ class SavedModel:
     Args:
         session: the session that holds the variables.
         graph_def: the MetaGraphDef it came from.
+        check_methods: see `Servable.checks_methods`.
     """
 
-    def __init__(self, session: Any, graph_def: Any) -> None:
+    def __init__(self, session: Any, graph_def: Any, check_methods: bool) -> None:
         self._session = session
+        self._check_methods = check_methods
         self._defs = dict(graph_def.signature_def)
         self._signatures = {
             name: _signature(name, definition)
@@ -60,6 +62,11 @@ class SavedModel:
     def signature_defs(self) -> Mapping[str, Any]:
         """See `Servable`."""
         return self._defs
+
+    @property
+    def checks_methods(self) -> bool:
+        """See `Servable`."""
+        return self._check_methods
 
     def metadata(self) -> dict[str, Any]:
         """See `Servable`."""
@@ -97,12 +104,13 @@ class SavedModel:
         self._session.close()
 
 
-def load(path: Path, threads: int) -> Servable:
+def load(path: Path, threads: int, check_methods: bool = False) -> Servable:
     """Loads the SavedModel in a version's folder.
 
     Args:
         path: the folder that holds saved_model.pb.
         threads: TensorFlow threads for one prediction; 1 runs it in the calling thread.
+        check_methods: see `Servable.checks_methods`.
 
     Raises:
         ServingError: whatever TensorFlow makes of a broken model; the code is its own, or INTERNAL.
@@ -115,7 +123,7 @@ def load(path: Path, threads: int) -> Servable:
     try:
         with session.graph.as_default():
             graph_def = tf.compat.v1.saved_model.loader.load(session, [_SERVE_TAG], str(path))
-        return SavedModel(session, graph_def)
+        return SavedModel(session, graph_def, check_methods)
     except tf.errors.OpError as error:
         session.close()
         raise _from_tensorflow(error) from None
@@ -167,6 +175,7 @@ def _signature(name: str, definition: Any) -> Signature:
             alias: _spec(alias, definition.outputs[alias]) for alias in sorted(definition.outputs)
         },
         optional=frozenset(_defaults(definition)),
+        method=definition.method_name,
     )
 
 
@@ -180,6 +189,7 @@ def _spec(alias: str, info: Any) -> TensorSpec:
         alias=alias,
         dtype=str(tf.dtypes.as_dtype(info.dtype).base_dtype.name),
         shape=None if shape.unknown_rank else tuple(dim.size for dim in shape.dim),
+        feed=info.name,
     )
 
 

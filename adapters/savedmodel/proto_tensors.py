@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from adapters.savedmodel.status import invalid_argument
+from adapters.savedmodel.status import ServingError, invalid_argument
 
 Array = Any
 
@@ -25,36 +25,47 @@ def read(alias: str, proto: Any, max_fill: int) -> Array:
         alias: the input's name, for messages.
         proto: the TensorProto as received.
         max_fill: the most bytes that a tensor may take which is longer than what was sent for it:
-            one value may
-            stand for the whole tensor, so a few bytes could otherwise claim any amount of memory.
+            one value may stand for the whole tensor, so a few bytes could otherwise claim any
+            amount of memory.
 
     Raises:
         ServingError: INVALID_ARGUMENT for a shape or a value count that does not fit, or an unknown
             dtype.
     """
     sizes = [dim.size for dim in proto.tensor_shape.dim]
-    if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
-        raise invalid_argument(
-            f'input "{alias}": the shape must be fully known, but it is {sizes or "[?]"}'
-        )
+    # unknown_rank is not looked at, as in TensorFlow: without sizes the tensor is a scalar then.
+    if any(size < 0 for size in sizes):
+        raise _error(alias)
     try:
         dtype = tf.dtypes.as_dtype(proto.dtype)
         width = dtype.size or 1
     except (TypeError, KeyError):
-        raise invalid_argument(f'input "{alias}": dtype {proto.dtype} is not known') from None
+        raise _error(alias) from None
     if math.prod(sizes) * width > max(max_fill, proto.ByteSize() * width):
         raise invalid_argument(
             f'input "{alias}": shape {sizes} is larger than the {proto.ByteSize()} bytes sent for '
             "it; send all values"
         )
     try:
-        return (
-            _object_bytes(tf.make_ndarray(proto)) if dtype == tf.string else tf.make_ndarray(proto)
-        )
-    except (ValueError, TypeError, OverflowError) as error:
-        raise invalid_argument(
-            f'input "{alias}": the values do not fill shape {sizes}: {error}'
-        ) from None
+        array = _values(proto, dtype)
+    except (ValueError, TypeError, OverflowError, tf.errors.InvalidArgumentError):
+        raise _error(alias) from None
+    return _object_bytes(array) if dtype == tf.string else array
+
+
+def _error(alias: str) -> ServingError:
+    """TensorFlow Serving's words for a tensor whose shape, dtype and values don't agree."""
+    return invalid_argument(f"tensor parsing error: {alias}")
+
+
+def _values(proto: Any, dtype: Any) -> Array:
+    try:
+        return tf.make_ndarray(proto)
+    except ValueError:
+        # TensorFlow's own reader is the judge of the odd cases, such as more values than the shape
+        # holds: it drops them. It is slower, by an operation and a copy.
+        value = tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
+        return np.array(value, dtype=object) if dtype == tf.string else np.asarray(value)
 
 
 def write(array: Array) -> Any:
@@ -68,6 +79,7 @@ def write(array: Array) -> Any:
     if field is None:
         raise invalid_argument(f"an output of type {name} can't be sent")
     proto = tensor_pb2.TensorProto(dtype=tf.dtypes.as_dtype(name).as_datatype_enum)
+    proto.tensor_shape.SetInParent()  # there even for a scalar
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     target, values = field

@@ -7,14 +7,18 @@ one prediction thread, so a request changes threads once.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
-from adapters.savedmodel.json_reader import read_object
+from adapters.savedmodel import inference
+from adapters.savedmodel.examples import read_examples
+from adapters.savedmodel.json_reader import read_object, signature_name
 from adapters.savedmodel.json_tensors import read_predict
-from adapters.savedmodel.json_writer import write_predict
-from adapters.savedmodel.manager import Handle, Manager
+from adapters.savedmodel.json_writer import write_classes, write_predict, write_values
+from adapters.savedmodel.manager import Manager
 from adapters.savedmodel.routes import Target, parse
+from adapters.savedmodel.signature import Servable
 from adapters.savedmodel.status import Code, ServingError
 from adapters.savedmodel.versions import VersionState
 
@@ -84,28 +88,28 @@ class RestApp:
             return self._status(target)
         if target.verb == "metadata":
             return self._metadata(target)
-        body = await self._read_body(scope, receive)
-        if target.verb != "predict":
-            raise ServingError(
-                Code.UNIMPLEMENTED,
-                f"{target.verb} is not served by this stand-in for development; use predict, or "
-                "TensorFlow Serving "
-                "itself",
-            )
-        return await self._predict(target, body)
+        return await self._infer(target, await self._read_body(scope, receive))
 
-    async def _predict(self, target: Target, body: bytes) -> bytes:
-        handle = self._manager.acquire(target.model, target.version, target.label)
-        answer = self._manager.run(handle, lambda: predict(handle, body, self._max_depth))
+    async def _infer(self, target: Target, body: bytes) -> bytes:
+        verb = _VERBS[target.verb]
+        depth = self._max_depth
         try:
             async with asyncio.timeout(TIMEOUT):
-                return await answer
+                try:
+                    handle = self._manager.acquire(target.model, target.version, target.label)
+                except ServingError:
+                    self._manager.require_ready()
+                    # A body that can't be read is told before a model that is not there.
+                    await self._manager.aside(lambda: verb.check(read_object(body, depth)))
+                    raise
+                return await self._manager.run(
+                    handle, lambda: verb.answer(handle.servable, read_object(body, depth))
+                )
         except TimeoutError:
             raise ServingError(Code.DEADLINE_EXCEEDED, f"no answer within {TIMEOUT:g} s") from None
 
     def _status(self, target: Target) -> bytes:
-        if target.label is not None:
-            self._manager.refuse_label(target.model, target.label)
+        # A label is not looked at here: all versions are told, as by TensorFlow Serving.
         rows = self._manager.states(target.model, target.version)
         return _dump(
             {"model_version_status": [_state(number, row) for number, row in rows.items()]}
@@ -159,20 +163,48 @@ class RestApp:
                 break
         raise _Refused(
             _TOO_LARGE,
-            f"the request body is larger than {self._max_body} bytes; send fewer rows, or raise "
-            "--max-body",
+            f"the request body is larger than {self._max_body} bytes; send fewer rows, "
+            "or raise --max-body",
         )
 
 
-def predict(handle: Handle, body: bytes, max_depth: int) -> bytes:
-    """One predict request from bytes to bytes; runs in a prediction thread.
+def predict(servable: Servable, document: dict[str, Any]) -> bytes:
+    """One predict request from a parsed body to bytes; runs in a prediction thread.
 
     Raises:
         ServingError: whatever is wrong with the body, its tensors or the model's answer.
     """
-    servable = handle.servable
-    request = read_predict(read_object(body, max_depth), servable.signatures)
+    request = read_predict(document, servable.signatures)
+    inference.check_predict(servable, request.signature)
     return write_predict(servable.run(request.signature, request.inputs), request.row)
+
+
+def classify(servable: Servable, document: dict[str, Any]) -> bytes:
+    """One classify request; see `predict`."""
+    request = read_examples(document)
+    answer = inference.classify(servable, request.signature, request.examples)
+    return write_classes(answer.labels, answer.scores)
+
+
+def regress(servable: Servable, document: dict[str, Any]) -> bytes:
+    """One regress request; see `predict`."""
+    request = read_examples(document)
+    return write_values(inference.regress(servable, request.signature, request.examples))
+
+
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    """`answer` serves a body; `check` reads as much of it as needs no model."""
+
+    answer: Callable[[Servable, dict[str, Any]], bytes]
+    check: Callable[[dict[str, Any]], object]
+
+
+_VERBS: Mapping[str, _Verb] = {
+    "predict": _Verb(predict, signature_name),
+    "classify": _Verb(classify, read_examples),
+    "regress": _Verb(regress, read_examples),
+}
 
 
 async def _pieces(receive: Receive) -> AsyncIterator[bytes]:

@@ -1,5 +1,5 @@
-"""The REST paths, matched as TensorFlow Serving matches them: without regard to case, names
-URL-decoded.
+"""The REST paths, matched as TensorFlow Serving matches them: without regard to case but for the
+verb, names URL-decoded.
 
 Pure text in, `Target` out. The path is taken as it stood on the wire, since a decoded `%2F` or
 `%3A` belongs to a name and must not end it.
@@ -54,8 +54,12 @@ def parse(method: str, path: str) -> Target:
     # time.
     if digits and (len(digits) > len(str(MAX_VERSION)) or int(digits) > MAX_VERSION):
         raise invalid_argument(f"Failed to convert version: {digits[:64]} to numeric.")
+    verb: str = match["verb"] or "status"
+    # The path is matched in any case, but the verb is known in small letters alone.
+    if not verb.islower() and method == "POST":
+        raise invalid_argument(f"Malformed request: {method} {path[:256]}")
     return Target(
-        verb=(match["verb"] or "status").lower(),
+        verb=verb if verb.islower() else "status",
         model=unquote(match["model"]),
         version=int(digits) if digits else None,
         label=unquote(label) if label else None,

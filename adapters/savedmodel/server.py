@@ -7,7 +7,6 @@ On SIGTERM or SIGINT the ports close, what is in flight ends, for at most `DRAIN
 
 import asyncio
 import contextlib
-import functools
 import importlib
 import logging
 import os
@@ -16,13 +15,17 @@ import socket
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from adapters.savedmodel import grpc_front
-from adapters.savedmodel.manager import Loader, Manager, ModelSource
+from adapters.savedmodel.manager import Manager
 from adapters.savedmodel.rest import RestApp
+from adapters.savedmodel.signature import Servable
+from adapters.savedmodel.status import Code, ServingError
+from adapters.savedmodel.watch import Loader, ModelSource
 
 DRAIN = 10.0  # seconds
 _KEEP_ALIVE = 75  # seconds; longer than the pools of usual clients keep a connection
@@ -39,7 +42,11 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line decided. Sizes in bytes, times in seconds."""
+    """What the command line decided. Sizes in bytes, times in seconds.
+
+    `config_poll` 0 reads the configuration file once; `early_labels`: see `labels.assign`;
+    `warmup_times` is how often each warm-up request runs.
+    """
 
     sources: tuple[ModelSource, ...]
     grpc: tuple[str, int]
@@ -48,6 +55,12 @@ class Options:
     threads: int
     max_body: int
     json_depth: int
+    config_file: Path | None = None
+    config_poll: float = 0.0
+    early_labels: bool = False
+    check_methods: bool = False
+    warmup: bool = True
+    warmup_times: int = 1
 
 
 class _Rest(uvicorn.Server):
@@ -66,13 +79,14 @@ async def serve(options: Options) -> bool:
         thread.
 
     Raises:
-        StartError: an address can't be bound, or TensorFlow can't be imported.
+        StartError: an address can't be bound, a label can't be given, or TensorFlow can't be
+            imported.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    manager = Manager(options.sources, workers=_processors())
+    manager = _manager(options)
     front = grpc_front.Front()
     rest_socket = _bind_rest(options.rest)
     grpc_server, grpc_port = _bind_grpc(front, options.grpc)
@@ -85,6 +99,9 @@ async def serve(options: Options) -> bool:
         asyncio.create_task(_load_and_poll(manager, front, options), name="models"),
         asyncio.create_task(stop.wait(), name="stop"),
     }
+    if options.config_file is not None and options.config_poll:
+        follow = _follow(manager, options.config_file, options.config_poll)
+        tasks.add(asyncio.create_task(follow, name="config"))
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     _log.info("stopping: finishing what is in flight, for at most %g s", DRAIN)
     in_time = await _drain(tasks, rest, grpc_server, manager)
@@ -113,11 +130,61 @@ async def _load_and_poll(manager: Manager, front: grpc_front.Front, options: Opt
     # The stubs come with TensorFlow, so their room is imported only now.
     service = importlib.import_module("adapters.savedmodel.grpc_service")
     front.install(service.handlers(manager, options.max_body))
-    load: Loader = functools.partial(room.load, threads=options.threads)
+    load = _loader(room, options)
     await manager.step(load)
     manager.open()
     _log.info("ready after %.1f s", time.perf_counter() - start)
     await manager.poll(load, options.poll)
+
+
+def _manager(options: Options) -> Manager:
+    try:
+        return Manager(options.sources, _processors(), options.early_labels)
+    except ServingError as error:
+        raise StartError(
+            f"Failed to start server. Error: {error.code.name}: {error.message}; start with "
+            "--allow-version-labels-for-unavailable-models, or add the label once the version "
+            "serves"
+        ) from None
+
+
+async def _follow(manager: Manager, path: Path, every: float) -> None:
+    """Reads the configuration file every so many seconds and puts it in force, for ever."""
+    room = importlib.import_module("adapters.savedmodel.model_config")
+    complaint = ""
+    while True:
+        await asyncio.sleep(every)
+        try:
+            sources = await asyncio.to_thread(room.read_file, path, manager.models)
+            await manager.reload(sources)
+            complaint = ""
+        except ServingError as error:
+            if error.message != complaint:
+                complaint = error.message
+                _log.warning("%s is not in force: %s", path, complaint)
+
+
+def _loader(room: Any, options: Options) -> Loader:
+    """What loads a version: TensorFlow, then the version's warm-up requests."""
+    warmup = importlib.import_module("adapters.savedmodel.warmup")
+
+    def load(path: Path) -> Servable:
+        servable: Servable = room.load(path, options.threads, options.check_methods)
+        if not options.warmup:
+            return servable
+        try:
+            count = warmup.replay(servable, path, options.warmup_times, options.max_body)
+        except ServingError:
+            servable.close()
+            raise
+        except Exception as error:  # whatever it is becomes the version's status
+            servable.close()
+            raise ServingError(Code.INTERNAL, f"{path}: warm-up failed: {error}") from error
+        if count:
+            _log.info("%s: %d warm-up requests replayed", path, count)
+        return servable
+
+    return load
 
 
 def _import_tensorflow() -> Any:
@@ -125,6 +192,7 @@ def _import_tensorflow() -> Any:
     try:
         room = importlib.import_module("adapters.savedmodel.model")
         importlib.import_module("adapters.savedmodel.grpc_service")
+        importlib.import_module("adapters.savedmodel.warmup")
     except ImportError as error:
         raise StartError(
             f"TensorFlow or its serving stubs can't be imported: {error}; {_INSTALL}"

@@ -5,7 +5,7 @@ be read or tested. Shapes use -1 for a size that is open, and None for an open r
 does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,12 +31,14 @@ def shape_label(shape: tuple[int, ...] | None) -> str:
 class TensorSpec:
     """One input or output.
 
-    Its alias in the signature, TensorFlow dtype name (`float32`) and shape.
+    Its alias in the signature, TensorFlow dtype name (`float32`), shape, and the name of the tensor
+    in the graph.
     """
 
     alias: str
     dtype: str
     shape: tuple[int, ...] | None
+    feed: str = ""
 
     def admits(self, shape: tuple[int, ...]) -> bool:
         """True where a tensor of this shape fits."""
@@ -51,23 +53,36 @@ class TensorSpec:
 class Signature:
     """One named entry of a SavedModel.
 
-    `optional` names the inputs that have a default in the model.
+    `optional` names the inputs that have a default in the model; `method` is the SignatureDef's
+    method_name.
     """
 
     name: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     optional: frozenset[str] = frozenset()
+    method: str = ""
 
     def check_names(self, given: frozenset[str]) -> None:
         """Refuses missing and unknown inputs (INVALID_ARGUMENT, in TensorFlow Serving's words)."""
         wanted = frozenset(self.inputs)
-        extra, missing = given - wanted, wanted - given - self.optional
-        if extra or missing:
+        if len(given) > len(wanted) or (len(given) < len(wanted) and not self.optional):
             raise invalid_argument(
                 f"input size does not match signature: {len(given)}!={len(wanted)} "
                 f"len({{{_join(given)}}}) != len({{{_join(wanted)}}}). "
-                f"Sent extra: {{{_join(extra)}}}. Missing but required: {{{_join(missing)}}}."
+                f"Sent extra: {{{_join(given - wanted)}}}. "
+                f"Missing but required: {{{_join(wanted - given)}}}."
+            )
+        for alias in sorted(wanted - given - self.optional):
+            raise invalid_argument(
+                f"Signature input alias: {alias}(feed name: {self.inputs[alias].feed}) not found "
+                "in request and no default value provided. Inputs expected to be in the request "
+                f"{{{_join(given)}}}, or default input alias set: {_join(self.optional)}"
+            )
+        if given - wanted:
+            raise invalid_argument(
+                "Inputs contains invalid name. Used request inputs: "
+                f"{_join(given & wanted)}, request input: {_join(given)}"
             )
 
     def check_tensor(self, alias: str, dtype: str, shape: tuple[int, ...]) -> None:
@@ -76,14 +91,12 @@ class Signature:
         if dtype != spec.dtype:
             raise invalid_argument(
                 f'input "{alias}" of signature "{self.name}" expects dtype '
-                f"{dtype_label(spec.dtype)} "
-                f"but got {dtype_label(dtype)}"
+                f"{dtype_label(spec.dtype)} but got {dtype_label(dtype)}"
             )
         if not spec.admits(shape):
             raise invalid_argument(
                 f'input "{alias}" of signature "{self.name}" expects shape '
-                f"{shape_label(spec.shape)} "
-                f"but got {shape_label(shape)}"
+                f"{shape_label(spec.shape)} but got {shape_label(shape)}"
             )
 
 
@@ -97,6 +110,10 @@ class Servable(Protocol):
     @property
     def signature_defs(self) -> Mapping[str, Any]:
         """The SignatureDef messages as the model holds them, for metadata."""
+
+    @property
+    def checks_methods(self) -> bool:
+        """True where a signature serves only the calls that its method_name is for."""
 
     def metadata(self) -> dict[str, Any]:
         """The same as a JSON value, in proto3 JSON with the fields' own names."""
@@ -113,5 +130,5 @@ class Servable(Protocol):
         """Frees the model. No call may be running."""
 
 
-def _join(names: frozenset[str]) -> str:
+def _join(names: Iterable[str]) -> str:
     return ",".join(sorted(names))

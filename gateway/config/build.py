@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from gateway.config import shape
 from gateway.config.backends import BackendBuilder
 from gateway.config.problems import Problems
-from gateway.protocols.names import CLASSIC_NAME, LABEL, LATEST, LLM_NAME, shown
+from gateway.errors import shown
+from gateway.protocols.names import CLASSIC_NAME, LABEL, LATEST, LLM_NAME
 from gateway.types import (
     Backend,
     Configuration,

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gateway.errors import ConfigError
-from gateway.protocols.names import shown
+from gateway.errors import ConfigError, shown
 
 Place = Sequence[str | int]
 

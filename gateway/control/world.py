@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gateway.types import Backend, Configuration, Model, Seen, Snapshot, State, Version
+from gateway.types import Backend, Configuration, Model, Seen, Signatures, Snapshot, State, Version
 
 _UNSEEN = Seen(False, "not probed yet")
 
@@ -74,15 +74,20 @@ def _judged(version: Version, sights: Sights) -> Version:
     """Say which backends of a version are ready, and why the version is not, if it is not."""
     ready: list[Backend] = []
     best, why = State.START, ""
+    signatures: Signatures | None = None
     for backend in version.backends:
         seen = sights.get(place(backend), _UNSEEN)
         state, reason = _state(version, seen)
         if state is State.AVAILABLE:
             ready.append(backend)
+            key = (version.served_name, version.number)
+            signatures = signatures or seen.signatures.get(key)
         if not why or state is not State.START:
             best, why = state, f"{backend.id}: {reason}"
     if ready:
-        return replace(version, ready=tuple(ready), state=State.AVAILABLE, why="")
+        return replace(
+            version, ready=tuple(ready), state=State.AVAILABLE, why="", signatures=signatures
+        )
     return replace(version, ready=(), state=best, why=why)
 
 

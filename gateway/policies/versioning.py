@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from gateway.errors import Unavailable, UnknownLabel, UnknownModel, UnknownVersion
-from gateway.protocols.names import LATEST, shown
+from gateway.errors import Unavailable, UnknownLabel, UnknownModel, UnknownVersion, shown
+from gateway.protocols.names import LATEST
 from gateway.types import Model, Ref, State, Target, Version
 
 DEFAULT_LABEL = "stable"

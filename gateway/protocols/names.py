@@ -2,7 +2,7 @@
 
 import re
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, shown
 from gateway.types import Ref
 
 LLM_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
@@ -11,13 +11,6 @@ LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 LATEST = "latest"
 MAX_VERSION = 2**63 - 1
 _DIGITS = re.compile(r"[0-9]{1,19}")
-_SHOWN = 80
-
-
-def shown(text: str) -> str:
-    """A stranger's text as an error may repeat it: printable and short."""
-    clean = text if text.isprintable() else ascii(text)[1:-1]
-    return clean if len(clean) <= _SHOWN else f"{clean[:_SHOWN]}…"
 
 
 def parse_version(text: str) -> int:

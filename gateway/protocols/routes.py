@@ -92,12 +92,20 @@ STATUS = Operation(
     about=True,
     local=tensorflow_serving.model_status,
 )
-BY_SUFFIX: Mapping[str, Operation] = {":predict": PREDICT, "/metadata": METADATA, "": STATUS}
+CLASSIFY = Operation("classify", "tensorflow_serving", Form.TFS_REST, TFS, "POST", ":classify")
+REGRESS = Operation("regress", "tensorflow_serving", Form.TFS_REST, TFS, "POST", ":regress")
+BY_SUFFIX: Mapping[str, Operation] = {
+    ":predict": PREDICT,
+    ":classify": CLASSIFY,
+    ":regress": REGRESS,
+    "/metadata": METADATA,
+    "": STATUS,
+}
 
 _SUFFIXED = re.compile(
     r"(?P<name>.+?)"
     r"(?:/versions/(?P<version>[^/:]+)|/labels/(?P<label>[^/:]+))?"
-    r"(?P<suffix>:predict|/metadata)?",
+    r"(?P<suffix>:predict|:classify|:regress|/metadata)?",
     re.IGNORECASE | re.DOTALL,
 )
 _PREFIX = f"{_MODELS}/"

@@ -6,12 +6,13 @@ version that answers is not the one that the bytes name.
 
 from collections.abc import Mapping
 
-from gateway.errors import Code, GatewayError, InvalidRequest, UnknownLabel
-from gateway.protocols.names import CLASSIC_NAME, MAX_VERSION, shown
+from gateway.errors import Code, GatewayError, InvalidRequest, UnknownLabel, shown
+from gateway.protocols.names import CLASSIC_NAME, MAX_VERSION
 from gateway.protocols.tensorflow_serving import message, split_model, version_states
 from gateway.protocols.wire import Wire
 from gateway.protocols.wire.scan import WireError
 from gateway.protocols.wire.spec import read_spec, reaim
+from gateway.protocols.wire.tasks import read_tasks_spec, reaim_tasks
 from gateway.types import (
     Asked,
     Form,
@@ -28,8 +29,12 @@ from gateway.types import (
 
 # Where TF Serving's own contract departs from what an error means elsewhere here.
 _CODES: dict[type[GatewayError], Code] = {UnknownLabel: Code.INVALID_ARGUMENT}
+_MULTI = "multi_inference"
 _NAMES = {
     "/tensorflow.serving.PredictionService/Predict": "predict",
+    "/tensorflow.serving.PredictionService/Classify": "classify",
+    "/tensorflow.serving.PredictionService/Regress": "regress",
+    "/tensorflow.serving.PredictionService/MultiInference": _MULTI,
     "/tensorflow.serving.PredictionService/GetModelMetadata": "metadata",
     "/tensorflow.serving.ModelService/GetModelStatus": "status",
 }
@@ -44,7 +49,10 @@ class TensorFlowServingGrpc:
     def decode(self, operation: Operation, ref: Ref | None, body: bytes, limits: Limits) -> Asked:
         """Read the model specification. Raises `InvalidRequest`."""
         try:
-            spec = read_spec(self._wire, body)
+            if operation.name == _MULTI:
+                spec = read_tasks_spec(self._wire, body)
+            else:
+                spec = read_spec(self._wire, body)
         except WireError as error:
             raise InvalidRequest(f"the message can't be read: {error}") from None
         if not CLASSIC_NAME.fullmatch(spec.name):
@@ -59,7 +67,11 @@ class TensorFlowServingGrpc:
     ) -> Message:
         """Aim at the version's number; a question about a whole model names none."""
         number = target.version.number if target.named or not operation.about else None
-        body = reaim(self._wire, asked.body, name=target.version.served_name, version=number)
+        name = target.version.served_name
+        if operation.name == _MULTI:
+            body = reaim_tasks(self._wire, asked.body, name=name, version=number)
+        else:
+            body = reaim(self._wire, asked.body, name=name, version=number)
         return Message(Form.TFS_GRPC, operation.method, operation.path, headers, body)
 
     def error(self, error: GatewayError) -> Whole:

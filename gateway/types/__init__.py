@@ -26,6 +26,7 @@ from gateway.types.served import (
     Timeouts,
     Version,
 )
+from gateway.types.tensors import Signature, Signatures, Tensor, Tensors, TensorSpec
 from gateway.types.travel import Asked, Call, Head, Message, Outcome, Ref, Target, View, Whole
 
 __all__ = [
@@ -56,10 +57,15 @@ __all__ = [
     "Request",
     "Seen",
     "Server",
+    "Signature",
+    "Signatures",
     "Snapshot",
     "State",
     "Target",
     "Tenant",
+    "Tensor",
+    "TensorSpec",
+    "Tensors",
     "Timeouts",
     "Version",
     "View",

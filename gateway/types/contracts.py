@@ -10,6 +10,7 @@ from typing import Protocol
 from gateway.errors import GatewayError
 from gateway.types.desired import Limits
 from gateway.types.served import Backend, Family, Form, Headers, State, Tenant, Timeouts
+from gateway.types.tensors import Signatures
 from gateway.types.travel import (
     Asked,
     Call,
@@ -137,12 +138,14 @@ class Observer(Protocol):
 class Seen:
     """What one probe saw: `served` maps a name at the backend to its versions' states.
 
-    A kind without versions of its own reports each name with the version None.
+    A kind without versions of its own reports each name with the version None. `signatures` are
+    those of versions that are ready, by name and version, of backends that speak one form only.
     """
 
     up: bool
     why: str = ""
     served: Mapping[str, Mapping[int | None, State]] = field(default_factory=dict)
+    signatures: Mapping[tuple[str, int], Signatures] = field(default_factory=dict)
 
 
 class Adapter(Protocol):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from gateway.types.tensors import Signatures
+
 Headers = tuple[tuple[bytes, bytes], ...]
 """Header or metadata fields in order; names are lower case."""
 
@@ -78,7 +80,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a model and the backends that hold it; `ready` are those that answer."""
+    """One version of a model and the backends that hold it; `ready` are those that answer.
+
+    `signatures` are known where a translation between forms may need them.
+    """
 
     model: str
     number: int
@@ -88,6 +93,7 @@ class Version:
     ready: tuple[Backend, ...] = ()
     state: State = State.START
     why: str = "not probed yet"
+    signatures: Signatures | None = None
 
     def __str__(self) -> str:
         return f"{self.model}@{self.number}"

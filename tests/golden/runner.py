@@ -155,7 +155,7 @@ def _error_differences(error: Any, expect: Mapping[str, Any]) -> list[str]:
 
 
 def _pattern_differences(where: str, text: str, pattern: str) -> list[str]:
-    if re.search(pattern, text, re.DOTALL):
+    if isinstance(text, str) and re.search(pattern, text, re.DOTALL):
         return []
     return [f"{where}: expected to match {pattern!r}, got {_shorten(text)!r}"]
 

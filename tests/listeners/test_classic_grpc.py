@@ -17,6 +17,8 @@ from support import (
 )
 from support.grpc_upstream import METADATA, OWN, PREDICT, STATUS
 
+CLASSIFY = "/tensorflow.serving.PredictionService/Classify"
+MULTI = "/tensorflow.serving.PredictionService/MultiInference"
 # Fields that the gateway's descriptors do not know: number 99, and a repeated output_filter.
 UNKNOWN = b"\x9a\x06\x03new" + b"\x1a\x01y" + b"\x1a\x01z"
 ALL = {1: "AVAILABLE", 2: "AVAILABLE", 3: "AVAILABLE"}
@@ -267,29 +269,55 @@ def test_versions_come_and_go_while_running(
     until(lambda: code(4) is grpc.StatusCode.NOT_FOUND)
 
 
-def test_a_model_served_over_rest_alone_is_not_served_here(
+def test_what_is_not_translated_says_so(client: ServingClient, upstream: HttpUpstream) -> None:
+    error = client.fails(CLASSIFY, client.predict("textual"))
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert error.details().startswith(
+        "textual@1 is served in the form tensorflow-serving-rest only, and classify is not"
+    )
+    assert upstream.requests == []
+
+
+def test_without_signatures_there_is_no_translation_yet(
     client: ServingClient, upstream: HttpUpstream
 ) -> None:
-    for method in (PREDICT, METADATA, STATUS):
-        error = client.fails(method, client.predict("textual"), [(OWN, "1")])
-        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-        assert error.details().startswith(
-            "textual@1 is served in the form tensorflow-serving-rest only"
-        )
+    error = client.fails(PREDICT, client.predict("textual"))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "signatures are not known yet" in error.details()
     assert upstream.requests == []
+
+
+def test_all_tasks_of_a_multi_inference_go_to_one_version(
+    client: ServingClient, grpc_upstream: GrpcUpstream
+) -> None:
+    request = client.wire.MultiInferenceRequest()
+    for signature in ("a", "b"):
+        task = request.tasks.add()
+        task.model_spec.name = "renamed"
+        task.model_spec.signature_name = signature
+        task.method_name = "tensorflow/serving/regress"
+    client.call(MULTI, request.SerializeToString())
+    arrived = client.wire.MultiInferenceRequest.FromString(grpc_upstream.only().message)
+    for task, signature in zip(arrived.tasks, ("a", "b"), strict=True):
+        assert (task.model_spec.name, task.model_spec.version.value) == ("served", 3)
+        assert task.model_spec.signature_name == signature
+    request.tasks[1].model_spec.name = "mnist"
+    error = client.fails(MULTI, request.SerializeToString())
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "name different models" in error.details()
 
 
 def test_an_llm_has_no_predict(client: ServingClient, upstream: HttpUpstream) -> None:
     error = client.fails(PREDICT, client.predict("chat"))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "chat is a llm model and has no predict" in error.details()
+    assert "chat is an LLM and has no predict" in error.details()
     assert upstream.requests == []
 
 
 @pytest.mark.parametrize(
     "method",
     [
-        "/tensorflow.serving.PredictionService/Classify",
+        "/tensorflow.serving.SessionService/SessionRun",
         "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
         "/tensorflow.serving.Other/Predict",
         "/inference.Other/Infer",

@@ -166,19 +166,25 @@ def test_a_label_whose_version_is_not_there_is_unavailable(gateway: GatewayProce
     assert "mnist@lost is version 9" in answer.json()["error"]
 
 
-def test_a_model_served_over_grpc_alone_is_not_served_here(gateway: GatewayProcess) -> None:
-    for method, path in (("POST", "binary:predict"), ("GET", "binary/metadata"), ("GET", "binary")):
-        answer = gateway.http.ask(method, f"/v1/models/{path}", b'{"instances":[1]}')
+def test_what_is_not_translated_says_so(gateway: GatewayProcess) -> None:
+    for verb in ("classify", "regress"):
+        answer = gateway.http.post(f"/v1/models/binary:{verb}", b'{"examples":[{}]}')
         assert answer.status == 501
         assert answer.json()["error"].startswith(
-            "binary@1 is served in the form tensorflow-serving-grpc only"
+            f"binary@1 is served in the form tensorflow-serving-grpc only, and {verb} is not"
         )
+
+
+def test_without_signatures_there_is_no_translation_yet(gateway: GatewayProcess) -> None:
+    answer = gateway.http.post("/v1/models/binary:predict", b'{"instances":[1]}')
+    assert answer.status == 503
+    assert "signatures are not known yet" in answer.json()["error"]
 
 
 def test_an_llm_has_no_predict(gateway: GatewayProcess, upstream: HttpUpstream) -> None:
     answer = gateway.http.post("/v1/models/chat:predict", BODY)
     assert answer.status == 400
-    assert "chat is a llm model and has no predict" in answer.json()["error"]
+    assert "chat is an LLM and has no predict" in answer.json()["error"]
     assert upstream.requests == []
 
 

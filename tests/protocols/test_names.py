@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidRequest
-from gateway.protocols.names import CLASSIC_NAME, LABEL, LLM_NAME, parse_ref, parse_version, shown
+from gateway.errors import InvalidRequest, shown
+from gateway.protocols.names import CLASSIC_NAME, LABEL, LLM_NAME, parse_ref, parse_version
 from gateway.types import Ref
 
 LARGEST = 2**63 - 1

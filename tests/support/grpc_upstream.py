@@ -64,11 +64,15 @@ class GrpcRecorded:
 
 
 class GrpcUpstream(grpc.GenericRpcHandler):
-    """The server. `versions` maps a model's name to its versions' states."""
+    """The server. `versions` maps a model's name to its versions' states.
+
+    `signatures` maps it to a serialized SignatureDefMap, which a model without one does not tell.
+    """
 
     def __init__(self, port: int = 0) -> None:
         self.wire: Wire = wire.load()
         self.versions: dict[str, dict[int, str]] = {}
+        self.signatures: dict[str, bytes] = {}
         self.calls: list[GrpcRecorded] = []
         self._answers: deque[GrpcAnswer] = deque()
         self._default: Callable[[GrpcRecorded], GrpcAnswer] = lambda _: GrpcAnswer(b"")
@@ -119,6 +123,8 @@ class GrpcUpstream(grpc.GenericRpcHandler):
         context.add_callback(call.ended.set)
         if details.method == STATUS and OWN not in dict(metadata):
             return self._status(message, context)
+        if details.method == METADATA and "x-request-id" not in dict(metadata):  # a probe
+            return self._signatures(message, context)
         self.calls.append(call)
         answer = self._answers.popleft() if self._answers else self._default(call)
         if answer.wait is not None:
@@ -131,6 +137,18 @@ class GrpcUpstream(grpc.GenericRpcHandler):
         if answer.code is not grpc.StatusCode.OK:
             context.abort(answer.code, answer.details)
         return answer.message
+
+    def _signatures(self, message: bytes, context: grpc.ServicerContext) -> bytes:
+        asked = self.wire.GetModelMetadataRequest.FromString(message)
+        found = self.signatures.get(asked.model_spec.name)
+        if found is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "it tells no signatures")
+            return b""
+        answer = self.wire.GetModelMetadataResponse()
+        packed = answer.metadata["signature_def"]
+        packed.type_url = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+        packed.value = found
+        return bytes(answer.SerializeToString())
 
     def _status(self, message: bytes, context: grpc.ServicerContext) -> bytes:
         name = self.wire.GetModelStatusRequest.FromString(message).model_spec.name

@@ -140,6 +140,7 @@ class HttpUpstream:
     def __init__(self, loop: LoopThread, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.names: list[str] = ["served"]
         self.versions: dict[str, dict[int, str]] = {}
+        self.metadata: object | None = None
         self.healthy = True
         self.probe_script: Script | None = None
         self.requests: list[Recorded] = []
@@ -244,6 +245,8 @@ class HttpUpstream:
             return sized(b"", "200 OK" if self.healthy else "503 Service Unavailable")
         if path == "/v1/models":
             return sized({"object": "list", "data": [{"id": name} for name in self.names]})
+        if path.endswith("/metadata") and self.metadata is not None:
+            return sized(self.metadata)
         found = self.versions.get(path.removeprefix("/v1/models/"))
         if found is None:
             return sized({"error": "Servable not found"}, "404 Not Found")

@@ -47,6 +47,18 @@ def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
     assert "named twice" in result.stderr
 
 
+def test_models_come_from_arguments_or_from_a_file_and_not_from_both(tmp_path: Path) -> None:
+    both = _run("--model", f"m={tmp_path}", "--model-config-file", "models.config")
+    versions = _run("--model-config-file", "models.config", "--versions", "all")
+    for result in (_run(), both):
+        assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+        assert (
+            "give either --model NAME=DIR, as often as needed, or --model-config" in result.stderr
+        )
+    assert versions.returncode == 1
+    assert "say model_version_policy in it" in versions.stderr
+
+
 @pytest.mark.parametrize("package", ["tensorflow", "tensorflow_serving"])
 def test_a_missing_package_says_how_to_install_it(tmp_path: Path, package: str) -> None:
     result = _run("--model", f"m={tmp_path}", missing=package)
@@ -59,7 +71,6 @@ def test_a_missing_package_says_how_to_install_it(tmp_path: Path, package: str) 
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["--model", "no-folder"],
         ["--model", "a/b=."],
         ["--model", "m=.", "--rest", "8501"],
@@ -70,6 +81,8 @@ def test_a_missing_package_says_how_to_install_it(tmp_path: Path, package: str) 
         ["--model", "m=.", "--threads", "0"],
         ["--model", "m=.", "--json-depth", "513"],
         ["--model", "m=.", "--max-body", "1MB"],
+        ["--model", "m=.", "--enable_model_warmup=maybe"],
+        ["--model", "m=.", "--model-config-file-poll-wait-seconds", "-1"],
     ],
 )
 def test_wrong_arguments_are_refused(arguments: list[str]) -> None:

@@ -22,6 +22,11 @@ DEPTH = 64
         (b'{"a": 18446744073709551615}', {"a": 2**64 - 1}),
         (b'{"a": -9223372036854775808}', {"a": -(2**63)}),
         (b'{"a": [Infinity, -Infinity]}', {"a": [math.inf, -math.inf]}),
+        (b'{"a": [Inf, -Inf, "Inf \\" Inf"]}', {"a": [math.inf, -math.inf, 'Inf " Inf']}),
+        (b'{"a": 1, "a": 2}', {"a": 1}),
+        (b'{"a": {"b": [1], "c": 0, "b": [2]}, "d": "a:b"}', {"a": {"b": [1], "c": 0}, "d": "a:b"}),
+        (b'{"a": [{"b": 1}, {"b": 2, "b": 3}]}', {"a": [{"b": 1}, {"b": 2}]}),
+        (b'{"b": {"c": 1, "c": 2}} and: more', {"b": {"c": 1}}),
         (b'{"a": 1} and what follows is ignored', {"a": 1}),
         ('{"ä": "日本"}'.encode(), {"ä": "日本"}),
         (b'{"a": "]]]]\\"[[[["}', {"a": ']]]]"[[[['}),
@@ -45,7 +50,9 @@ def test_nan_is_read_and_types_stay_apart() -> None:
         (b"[1]", "Is not object"),
         (b'"text"', "Is not object"),
         (b"{", "at offset"),
-        (b'{"a": }', "at offset"),
+        (b'{"a": }', r"JSON Parse error: Invalid value\. at offset: 6"),
+        (b"{a: 1}", r"Missing a name for object member\. at offset: 1"),
+        (b'{"a": "x', r"Missing a closing quotation mark in string\."),
         (b'{"a": 1e400}', "too big"),
         (b'{"a": NaN, "b": 1e400}', "too big"),
         (b'{"a": "\xff"}', "not UTF-8 at offset: 7"),
@@ -105,6 +112,11 @@ def test_the_depth_is_exact_whatever_strings_hold(value: object) -> None:
     assert not too_deep(body, max(depth, 1))
     if depth > 1:
         assert too_deep(body, depth - 1)
+
+
+@given(VALUES)
+def test_a_document_without_twin_keys_is_read_as_it_is(value: object) -> None:
+    assert read_object(json.dumps({"a": value}).encode(), DEPTH) == {"a": value}
 
 
 def test_excerpts_are_short_and_cheap() -> None:

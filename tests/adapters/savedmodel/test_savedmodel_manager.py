@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from adapters.savedmodel.manager import Handle, Manager, ModelSource
+from adapters.savedmodel.manager import Manager
 from adapters.savedmodel.signature import Servable, Signature
 from adapters.savedmodel.status import Code, ServingError
 from adapters.savedmodel.versions import Policy, State, parse_policy
+from adapters.savedmodel.watch import Handle, ModelSource
 
 
 class FakeServable:
@@ -27,6 +28,10 @@ class FakeServable:
     @property
     def signature_defs(self) -> Mapping[str, Any]:
         return {}
+
+    @property
+    def checks_methods(self) -> bool:
+        return False
 
     def metadata(self) -> dict[str, Any]:
         return {}
@@ -261,6 +266,7 @@ def test_nothing_is_answered_before_the_first_round(tmp_path: Path) -> None:
         ("x", 3, None, Code.NOT_FOUND, r"Specific\(x, 3\)"),
         ("m", 3, None, Code.NOT_FOUND, r"Specific\(m, 3\)"),
         ("m", None, "stable", Code.INVALID_ARGUMENT, "Unrecognized servable version label: stable"),
+        ("x", None, "stable", Code.INVALID_ARGUMENT, "Unrecognized servable version label: stable"),
         ("", None, None, Code.INVALID_ARGUMENT, "no name"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from golden.models import make
 from golden.runner import Runner
 from golden.vectors import Vector, load
-from real.golden.not_yet import NOT_YET
+from real.golden.not_yet import NOT_YET, OWN_WORDS
 from real.golden.support import address_of, targets
 
 VECTORS = {vector.id: vector for vector in load()}
@@ -53,12 +53,18 @@ def test_golden(target: tuple[str, Runner], vector: Vector) -> None:
     name, runner = target
     if not runner.can(vector):
         pytest.skip(f"{name} has no {vector.protocol} address")
-    found = runner.run(vector)
+    found = runner.run(_in_its_own_words(vector) if name in OWN_WORDS else vector)
     reason = NOT_YET.get(name, {}).get(vector.id)
     if reason is None:
         assert not found, "\n".join([f"{vector.source}: {vector.note}", *found])
     else:
         assert found, f"{name} satisfies {vector.id} now: take it out of NOT_YET ({reason})"
+
+
+def _in_its_own_words(vector: Vector) -> Vector:
+    """The vector without the words of its error; that there is one, and which status, stays."""
+    expect = {key: "." if key in ("error", "details") else v for key, v in vector.expect.items()}
+    return replace(vector, expect=expect)
 
 
 @pytest.mark.parametrize(("name", "wrong"), _WRONG, ids=[f"{i}-{min(w)}" for i, w in _WRONG])

@@ -3,12 +3,13 @@
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with warnings.catch_warnings():  # other people's deprecations, at import only
     warnings.simplefilter("ignore")
     import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 
 class Scale(tf.Module):  # type: ignore[misc,unused-ignore]
@@ -117,14 +118,83 @@ class Zoo(tf.Module):  # type: ignore[misc,unused-ignore]
         return {"serving_default": self.many} | {name: getattr(self, name) for name in names}
 
 
+class Judge(tf.Module):  # type: ignore[misc,unused-ignore]
+    """Signatures over serialized tf.Examples with a `name`, a `weight` and a `count`."""
+
+    _FEATURES: ClassVar[dict[str, Any]] = {
+        "name": tf.io.FixedLenFeature([1], tf.string, default_value=["?"]),
+        "weight": tf.io.FixedLenFeature([1], tf.float32),
+        "count": tf.io.FixedLenFeature([1], tf.int64, default_value=[0]),
+    }
+
+    def _over(self, answer: Any, alias: str = "inputs", dtype: Any = tf.string) -> Any:
+        def run(inputs: Any) -> dict[str, Any]:
+            parsed = tf.io.parse_example(tf.as_string(inputs), self._FEATURES)
+            return cast(dict[str, Any], answer(parsed["name"], parsed["weight"], parsed["count"]))
+
+        return tf.function(run, input_signature=[_spec(dtype, alias, None)])
+
+    def signatures(self) -> dict[str, Any]:
+        def classes(name: Any, weight: Any, _count: Any) -> Any:
+            labels = tf.concat([name, tf.fill(tf.shape(name), "rest")], axis=1)
+            return {"classes": labels, "scores": tf.concat([weight, 1 - weight], axis=1)}
+
+        def regress(_name: Any, weight: Any, count: Any) -> Any:
+            return {"outputs": weight + tf.cast(count, tf.float32)}
+
+        def over(**outputs: Any) -> Any:
+            return self._over(
+                lambda *parsed: {alias: make(*parsed) for alias, make in outputs.items()}
+            )
+
+        return {
+            "serving_default": self._over(classes),
+            "regress": self._over(regress),
+            "flat": over(outputs=lambda _n, weight, _c: weight[:, 0]),
+            "labels": over(classes=lambda name, _w, _c: name),
+            "scores": over(scores=lambda _n, weight, _c: weight),
+            "wide": over(outputs=lambda _n, weight, _c: tf.concat([weight, weight], axis=1)),
+            "whole": over(outputs=lambda _n, _w, count: count),
+            "short": over(outputs=lambda _n, weight, _c: weight[:1]),
+            "cube": over(scores=lambda _n, weight, _c: weight[:, :, None]),
+            "fine": over(scores=lambda _n, weight, _c: tf.cast(weight, tf.float64)),
+            "numbers": over(classes=lambda _n, weight, _c: weight),
+            "few": over(classes=lambda name, _w, _c: name[:1]),
+            "uneven": over(
+                classes=lambda name, _w, _c: name,
+                scores=lambda _n, weight, _c: tf.concat([weight, weight], axis=1),
+            ),
+            "three": over(
+                classes=lambda name, _w, _c: name,
+                scores=lambda _n, weight, _c: weight,
+                more=lambda _n, weight, _c: weight,
+            ),
+            "other": over(y=lambda _n, weight, _c: weight),
+            "misnamed": self._over(regress, "examples"),
+            "typed": self._over(regress, dtype=tf.int64),
+        }
+
+
+def name_methods(version: Path, **methods: str) -> None:
+    """Gives signatures of a saved model the method names of TensorFlow 1's exporters."""
+    saved = SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    definitions = saved.meta_graphs[0].signature_def
+    for name, method in methods.items():
+        definitions[name].method_name = f"tensorflow/serving/{method}"
+    (version / "saved_model.pb").write_bytes(saved.SerializeToString())
+
+
 def make_versions(root: Path) -> dict[str, Path]:
-    """Saves one version folder each of scale1, scale2, scale3, zoo and keras."""
+    """Saves one version folder each of scale1, scale2, scale3, zoo, judge and keras."""
     for factor in (2.0, 3.0, 4.0):
         module = Scale(factor)
         saved = {"serving_default": module.scale, "slow": module.slow}
         tf.saved_model.save(module, str(root / f"scale{int(factor) - 1}"), signatures=saved)
     zoo = Zoo()
     tf.saved_model.save(zoo, str(root / "zoo"), signatures=zoo.signatures())
+    judge = Judge()
+    tf.saved_model.save(judge, str(root / "judge"), signatures=judge.signatures())
+    name_methods(root / "judge", serving_default="classify", regress="regress")
     tf.keras.utils.set_random_seed(7)
     model = tf.keras.Sequential(
         [
@@ -134,4 +204,4 @@ def make_versions(root: Path) -> dict[str, Path]:
         ]
     )
     model.export(str(root / "keras"), format="tf_saved_model", verbose=False)
-    return {name: root / name for name in ("scale1", "scale2", "scale3", "zoo", "keras")}
+    return {name: root / name for name in ("scale1", "scale2", "scale3", "zoo", "judge", "keras")}

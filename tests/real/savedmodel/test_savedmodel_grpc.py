@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
-    model_management_pb2,
     predict_pb2,
-    regression_pb2,
 )
 
 pytestmark = pytest.mark.real
@@ -176,8 +172,18 @@ def _shaped(value: float, *sizes: int) -> Any:
         (request(x=X[:, :2]), "INVALID_ARGUMENT", "expects shape [-1,3] but got [1,2]"),
         (request(x=_shaped(1.0, 10**9, 3)), "INVALID_ARGUMENT", "send all values"),
         (request(x=_shaped(1.0, 2**62, 2**62)), "INVALID_ARGUMENT", "send all values"),
-        (request(x=_shaped(1.0, -1, 3)), "INVALID_ARGUMENT", "fully known"),
-        (request(x=tf.make_tensor_proto(X).__class__(dtype=9999)), "INVALID_ARGUMENT", "dtype"),
+        (request(x=_shaped(1.0, -1, 3)), "INVALID_ARGUMENT", "tensor parsing error: x"),
+        (
+            request(x=tf.make_tensor_proto(X).__class__(dtype=9999)),
+            "INVALID_ARGUMENT",
+            "tensor parsing error: x",
+        ),
+        (
+            request(z=X),
+            "INVALID_ARGUMENT",
+            "Signature input alias: x(feed name: serving_default_x:0) not found in request and no "
+            "default value provided. Inputs expected to be in the request {z}",
+        ),
         (
             request("zoo", signature="refuses", x=np.array([-1], np.float32)),
             "INVALID_ARGUMENT",
@@ -189,19 +195,41 @@ def test_what_is_refused(prediction: Any, message: Any, code: str, words: str) -
     refused(prediction.Predict, message, grpc.StatusCode[code], words)
 
 
-def test_content_that_does_not_fill_the_shape_is_refused(prediction: Any) -> None:
+@pytest.mark.parametrize("content", [b"1" * 11, b"1" * 13, b"1" * 24, b"1" * 8])
+def test_content_that_does_not_fill_the_shape_is_refused(prediction: Any, content: bytes) -> None:
     proto = tf.make_tensor_proto(X)
-    proto.tensor_content = proto.tensor_content[:-1]
-    refused(prediction.Predict, request(x=proto), grpc.StatusCode.INVALID_ARGUMENT, 'input "x"')
+    proto.tensor_content = content
+    words = "tensor parsing error: x"
+    refused(prediction.Predict, request(x=proto), grpc.StatusCode.INVALID_ARGUMENT, words)
 
 
-def test_labels_are_unknown(prediction: Any, model_service: Any) -> None:
+def test_typed_values_are_cut_filled_and_left_out_as_tensorflow_does(prediction: Any) -> None:
+    for sent, read in (([1, 2, 3, 4, 5], [1, 2, 3]), ([1, 2], [1, 2, 2]), ([], [0, 0, 0])):
+        proto = tf.make_tensor_proto(X)
+        proto.ClearField("tensor_content")
+        proto.float_val.extend(sent)
+        reply = prediction.Predict(request(x=proto), timeout=60)
+        assert list(reply.outputs["y"].float_val) == [3.0 * value for value in read]
+
+
+def test_strings_may_come_as_content(prediction: Any) -> None:
+    proto = tf.make_tensor_proto(np.array([b"", b""], object))
+    proto.ClearField("string_val")
+    proto.tensor_content = b"\x01\x03a\x00b\x00"  # the lengths, then the bytes
+    reply = prediction.Predict(request("zoo", signature="text", x=proto), timeout=60)
+    assert list(reply.outputs["y"].string_val) == [b"a", b"\x00b\x00"]
+
+
+def test_an_unknown_label_is_refused_but_its_status_is_that_of_all_versions(
+    prediction: Any, model_service: Any
+) -> None:
     message = request(x=X)
     message.model_spec.version_label = "stable"
     words = "Unrecognized servable version label: stable"
     refused(prediction.Predict, message, grpc.StatusCode.INVALID_ARGUMENT, words)
     status = get_model_status_pb2.GetModelStatusRequest(model_spec=message.model_spec)
-    refused(model_service.GetModelStatus, status, grpc.StatusCode.INVALID_ARGUMENT, words)
+    rows = model_service.GetModelStatus(status, timeout=60).model_version_status
+    assert [row.version for row in rows] == [2, 1]
 
 
 def test_metadata(prediction: Any) -> None:
@@ -250,16 +278,6 @@ def test_status(model_service: Any) -> None:
     refused(
         model_service.GetModelStatus, empty, grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec"
     )
-
-
-def test_what_is_not_served_says_so(prediction: Any, model_service: Any) -> None:
-    for call, message in (
-        (prediction.Classify, classification_pb2.ClassificationRequest()),
-        (prediction.Regress, regression_pb2.RegressionRequest()),
-        (prediction.MultiInference, inference_pb2.MultiInferenceRequest()),
-        (model_service.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest()),
-    ):
-        refused(call, message, grpc.StatusCode.UNIMPLEMENTED, "is not served by this stand-in")
 
 
 def test_an_unknown_method_is_unimplemented(channel: Any) -> None:

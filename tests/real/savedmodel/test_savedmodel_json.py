@@ -17,6 +17,7 @@ from adapters.savedmodel.status import Code, ServingError
 pytestmark = pytest.mark.real
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+NAMES = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 INTEGERS = ("int8", "uint8", "int32", "uint32", "int64", "uint64")
 
 
@@ -116,3 +117,19 @@ def test_more_dimensions_than_numpy_has_are_refused() -> None:
         value = [value]
     with pytest.raises(ServingError):
         tensor(value, _spec("float32"))
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=8))
+def test_floats_are_written_as_c_writes_them(values: list[float]) -> None:
+    for dtype, digits in (("float32", 9), ("float64", 17)):
+        array = np.array(values, dtype)
+        wanted = []
+        for value in array:
+            text = f"{value:.6g}"
+            if np.isfinite(value) and array.dtype.type(float(text)) != value:
+                text = f"{value:.{digits}g}"
+            plain = np.isfinite(value) and "." not in text and "e" not in text
+            wanted.append(NAMES.get(text, text + ".0" if plain else text))
+        assert write_predict({"y": array}, row=True).decode() == (
+            '{"predictions":[' + ",".join(wanted) + "]}"
+        )

@@ -1,0 +1,222 @@
+"""REST predict answers, rule by rule, to the byte."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from protocols.tensors import cases
+from protocols.tensors.cases import BY_NAME, FLOAT, INT32, STRING, signatures, tensor
+
+from gateway.errors import Code, GatewayError, InvalidRequest, Unsupported, UpstreamInvalid
+from gateway.protocols.tensors import (
+    Layout,
+    Signature,
+    Tensor,
+    Tensors,
+    TensorSpec,
+    response_from_json,
+    response_to_json,
+)
+
+DOUBLE, INT64, UINT64, BOOL = (
+    BY_NAME[name] for name in ("DT_DOUBLE", "DT_INT64", "DT_UINT64", "DT_BOOL")
+)
+NAN, INF = float("nan"), float("inf")
+ROW, COLUMNAR = Layout.ROW, Layout.COLUMNAR
+ONE = signatures({"x": FLOAT}, {"y": FLOAT}).find("")
+TWO = signatures({"x": FLOAT}, {"y": FLOAT, "n": INT64}).find("")
+
+
+def write(layout: Layout, **named: Tensor) -> bytes:
+    return response_to_json(Tensors(named), layout)
+
+
+@pytest.mark.parametrize(
+    ("layout", "named", "text"),
+    [
+        (
+            ROW,
+            {"y": tensor(FLOAT, (2, 2), 1, 0.5, 0.1, -0.0)},
+            '{"predictions":[[1.0,0.5],[0.1,-0.0]]}',
+        ),
+        (ROW, {"y": tensor(FLOAT, (2,), 1, 2)}, '{"predictions":[1.0,2.0]}'),
+        (ROW, {"y": tensor(FLOAT, (2, 1), 1, 2)}, '{"predictions":[[1.0],[2.0]]}'),
+        (ROW, {"y": tensor(FLOAT, (0, 2))}, '{"predictions":[]}'),
+        (ROW, {"y": tensor(FLOAT, (2, 0, 3))}, '{"predictions":[[],[]]}'),
+        (COLUMNAR, {"y": tensor(FLOAT, (1, 2), 1, 2)}, '{"outputs":[[1.0,2.0]]}'),
+        (COLUMNAR, {"y": tensor(FLOAT, (), 1)}, '{"outputs":1.0}'),
+        (
+            ROW,
+            {"y": tensor(FLOAT, (2, 1), 1, 2), "n": tensor(INT32, (2,), 3, 4)},
+            '{"predictions":[{"y":[1.0],"n":3},{"y":[2.0],"n":4}]}',
+        ),
+        (
+            COLUMNAR,
+            {"y": tensor(FLOAT, (1,), 1), "n": tensor(INT32, (2,), 3, 4)},
+            '{"outputs":{"y":[1.0],"n":[3,4]}}',
+        ),
+        (
+            ROW,
+            {"y": tensor(FLOAT, (3,), NAN, INF, -INF)},
+            '{"predictions":[NaN,Infinity,-Infinity]}',
+        ),
+        (ROW, {"y": tensor(FLOAT, (2,), NAN, 1)}, '{"predictions":[NaN,1.0]}'),
+        (ROW, {"y": tensor(DOUBLE, (2,), 1, INF)}, '{"predictions":[1.0,Infinity]}'),
+        (ROW, {"y": tensor(DOUBLE, (2,), 0.1, 1e-7)}, '{"predictions":[0.1,1e-7]}'),
+        (ROW, {"y": tensor(FLOAT, (2,), 1 / 3, 9e6)}, '{"predictions":[0.333333343,9000000.0]}'),
+        (
+            ROW,
+            {"y": tensor(INT64, (2,), 2**53 + 1, -(2**63))},
+            '{"predictions":[9007199254740993,-9223372036854775808]}',
+        ),
+        (ROW, {"y": tensor(UINT64, (1,), 2**64 - 1)}, '{"predictions":[18446744073709551615]}'),
+        (ROW, {"y": tensor(BOOL, (2,), True, False)}, '{"predictions":[true,false]}'),
+        (ROW, {"y": tensor(STRING, (2,), b"a\n", "é".encode())}, '{"predictions":["a\\n","é"]}'),
+        (
+            ROW,
+            {"y_bytes": tensor(STRING, (2,), b"a", b"\xff")},
+            '{"predictions":[{"b64":"YQ=="},{"b64":"/w=="}]}',
+        ),
+        (ROW, {"y_bytes": tensor(INT32, (1,), 1)}, '{"predictions":[1]}'),
+        (COLUMNAR, {"y_bytes": tensor(STRING, (), b"a")}, '{"outputs":{"b64":"YQ=="}}'),
+    ],
+)
+def test_answers(layout: Layout, named: dict[str, Tensor], text: str) -> None:
+    assert write(layout, **named) == text.encode()
+
+
+def test_bytes_that_are_no_text_leave_as_they_are() -> None:
+    assert (
+        write(ROW, y=tensor(STRING, (2,), b'\xff"', b"\n")) == b'{"predictions":["\xff\\"","\\n"]}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "named", "why"),
+    [
+        (ROW, {}, "no outputs"),
+        (COLUMNAR, {}, "no outputs"),
+        (ROW, {"y": tensor(FLOAT, (), 1)}, "'y' is a scalar"),
+        (
+            ROW,
+            {"y": tensor(FLOAT, (1,), 1), "z": tensor(FLOAT, (2,), 1, 2)},
+            "'z' has 2 rows where another has 1",
+        ),
+        *(
+            (layout, {"y": Tensor(BY_NAME[dtype], (0,), b"")}, f"'y' is of type {dtype}")
+            for dtype in ("DT_HALF", "DT_BFLOAT16", "DT_COMPLEX64", "DT_COMPLEX128", "DT_UINT16")
+            for layout in Layout
+        ),
+    ],
+)
+def test_answers_without_a_form(layout: Layout, named: dict[str, Tensor], why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why) as caught:
+        write(layout, **named)
+    assert (caught.value.status, caught.value.code) == (400, Code.INVALID_ARGUMENT)
+
+
+@pytest.mark.parametrize("shape", [(3_000_000, 1, 1), (2000, 2001, 0), (1,) * 253 + (20_000, 2, 1)])
+def test_more_lists_than_memory_should_hold(shape: tuple[int, ...]) -> None:
+    small = Tensor(BY_NAME["DT_BOOL"], shape, b"\0" * (3_000_000 if shape[-1] else 0))
+    if shape[0] == 1:
+        small = Tensor(BY_NAME["DT_BOOL"], (20_000,) + (1,) * 253, b"\0" * 20_000)
+    with pytest.raises(Unsupported, match="'y' has more than"):
+        write(COLUMNAR, y=small)
+
+
+def serving_digits(value: float) -> float:
+    """The rule as TF Serving has it: six digits if they are the same float32, else nine."""
+    for digits in (6, 9):
+        read = float(f"{value:.{digits}g}")
+        try:
+            if struct.unpack("<f", struct.pack("<f", read))[0] == value:
+                return read
+        except OverflowError:
+            continue
+    raise AssertionError(value)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_digits_of_float32(numbers: list[float]) -> None:
+    wanted = ",".join(repr(serving_digits(number)) for number in numbers)
+    got = write(ROW, y=tensor(FLOAT, (len(numbers),), *numbers)).decode()
+    assert got.startswith('{"predictions":[')
+    digits = got.removeprefix('{"predictions":[').removesuffix("]}").split(",")
+    assert [cases.bits(float(one)) for one in digits] == [
+        cases.bits(float(one)) for one in wanted.split(",")
+    ]
+    assert all("." in one or "e" in one for one in digits)
+
+
+def test_a_million_floats() -> None:
+    rows = 10**5
+    text = write(ROW, y=Tensor(FLOAT, (rows, 10), tensor(FLOAT, (1,), 0.1).data * rows * 10))
+    assert text == b'{"predictions":[%s]}' % b",".join([b"[%s]" % b",".join([b"0.1"] * 10)] * rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "named"),
+    [
+        (b'{"outputs": [[1.0, NaN]]}', (), {"y": tensor(FLOAT, (1, 2), 1, NAN)}),
+        (b'{"outputs": 1.5}', (), {"y": tensor(FLOAT, (), 1.5)}),
+        (b'{"outputs": []}', (), {"y": tensor(FLOAT, (0,))}),
+    ],
+)
+def test_answers_of_rest_backends(
+    text: bytes, wanted: tuple[str, ...], named: dict[str, Tensor]
+) -> None:
+    got = response_from_json(text, ONE, wanted).named
+    assert got.keys() == named.keys()
+    assert all(cases.same(got[name], named[name]) for name in named)
+
+
+def test_several_outputs_and_a_filter() -> None:
+    text = b'{"outputs": {"n": [9007199254740993], "y": [1.0]}}'
+    n, y = tensor(INT64, (1,), 2**53 + 1), tensor(FLOAT, (1,), 1)
+    assert response_from_json(text, TWO).named == {"n": n, "y": y}
+    assert response_from_json(text, TWO, ("y",)).named == {"y": y}
+
+
+@pytest.mark.parametrize(
+    ("shape", "got", "full"),
+    [
+        ((-1, 10), b"[]", (0, 10)),
+        ((-1, 2, -1, 3), b"[[], []]", (2, 0, 0, 3)),
+        ((-1,), b"[]", (0,)),
+        (None, b"[]", (0,)),
+        ((-1, 10, 10), b"[[1.0]]", (1, 1)),
+    ],
+)
+def test_sizes_that_json_loses(
+    shape: tuple[int, ...] | None, got: bytes, full: tuple[int, ...]
+) -> None:
+    signature = Signature("serving_default", {}, {"y": TensorSpec(FLOAT, shape)})
+    assert response_from_json(b'{"outputs": %s}' % got, signature).named["y"].shape == full
+
+
+def test_text_that_is_not_utf8() -> None:
+    signature = signatures({"x": FLOAT}, {"y": STRING}).find("")
+    got = response_from_json(b'{"outputs": ["\xff", "a", NaN]}'.replace(b", NaN", b""), signature)
+    assert got.named["y"] == tensor(STRING, (2,), b"\xff", b"a")
+
+
+@pytest.mark.parametrize(
+    ("text", "signature", "why"),
+    [
+        (b"oops", ONE, "not valid JSON"),
+        (b'{"predictions": [1]}', ONE, "no 'outputs'"),
+        (b'{"outputs": [1, "a"]}', ONE, "'y' takes DT_FLOAT"),
+        (b'{"outputs": [1]}', TWO, "several: n, y"),
+        (b'{"outputs": {"y": [1]}}', TWO, "lacks 'n'"),
+        (b'{"outputs": [[1], 2]}', ONE, "'y' is ragged"),
+        (b'{"outputs": 1}', signatures({"x": FLOAT}, {"y": BY_NAME["DT_HALF"]}).find(""), "HALF"),
+    ],
+)
+def test_answers_that_are_none(text: bytes, signature: Signature, why: str) -> None:
+    with pytest.raises(UpstreamInvalid, match=why) as caught:
+        response_from_json(text, signature)
+    assert isinstance(caught.value, GatewayError)
+    assert caught.value.status == 502
