@@ -18,6 +18,7 @@ from gateway.control.supervisor import State as LaunchState
 from gateway.dispatch import Dispatch
 from gateway.errors import ConfigError
 from gateway.listeners.admin import Loads, admin_app
+from gateway.listeners.cors import with_cors
 from gateway.listeners.grpc import GrpcListener
 from gateway.listeners.health import Health
 from gateway.listeners.http import HttpApp
@@ -136,7 +137,7 @@ class Gateway:
         server, limits = self._configuration.server, self._configuration.limits
         snapshot = self._registry.snapshot
         apps = {
-            "http": HttpApp(self._pipeline, snapshot, self._health, limits),
+            "http": with_cors(HttpApp(self._pipeline, snapshot, self._health, limits), server.cors),
             "admin": admin_app(
                 snapshot, self._loads, self._configuration.admin_digest, version("isthmus")
             ),

@@ -1,5 +1,6 @@
 """A well-formed file → `gateway.types.Configuration`, with all that one key says of another."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from gateway.types import (
     Version,
 )
 
+_ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 _NAME = {Family.LLM: LLM_NAME, Family.CLASSIC: CLASSIC_NAME}
 
 
@@ -80,6 +82,12 @@ def _server(problems: Problems, file: shape.File, models: tuple[Model, ...]) -> 
     for index, name in enumerate(entry.ready_requires):
         if name not in known:
             problems.say(("server", "ready_requires", index), f"no model is called {shown(name)!r}")
+    for index, origin in enumerate(entry.cors):
+        if not _ORIGIN.fullmatch(origin):
+            problems.say(
+                ("server", "cors", index),
+                f"{shown(origin)!r} is no origin like https://app.example, nor '*'",
+            )
     return Server(
         http=entry.http,
         grpc=entry.grpc,
@@ -87,6 +95,7 @@ def _server(problems: Problems, file: shape.File, models: tuple[Model, ...]) -> 
         metrics=entry.metrics,
         drain=entry.drain,
         ready_requires=tuple(entry.ready_requires),
+        cors=tuple(entry.cors),
     )
 
 

@@ -53,6 +53,9 @@ class Server(Section):
     ready_requires: list[Text] = Field(
         [], description="models that must be ready before /readyz says so"
     )
+    cors: list[Text] = Field(
+        [], description="origins whose pages may call the http listener; '*' for all"
+    )
 
 
 class Limits(Section):

@@ -158,7 +158,20 @@ class HttpApp:
             if answer is not None:
                 await answer(scope, receive, send)
                 return
+        if scope["method"] == "OPTIONS":
+            await self._options(scope, send)
+            return
         await self._infer(scope, receive, send)
+
+    async def _options(self, scope: Scope, send: Send) -> None:
+        """Say which methods a path is served for (RFC 9110 9.3.7); asks no key, tells no model."""
+        path = scope.get("raw_path") or scope["path"].encode()
+        try:
+            status, headers = 204, ((b"allow", routes.allowed(path, {}).encode()),)
+        except GatewayError as error:
+            status, headers = error.status, ((b"content-length", b"0"),)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = tuple(scope["headers"])

@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from gateway.errors import InvalidRequest, MethodNotAllowed, UnknownRoute
 from gateway.protocols import openai, tensorflow_serving
 from gateway.protocols.anthropic import Anthropic
+from gateway.protocols.cohere import Cohere
 from gateway.protocols.names import parse_ref, parse_version
 from gateway.protocols.openai import OpenAI
 from gateway.protocols.tensorflow_serving import TensorFlowServing
@@ -19,6 +20,7 @@ from gateway.types import Family, Form, Front, Model, Operation, Ref
 
 OPENAI: Front = OpenAI()
 ANTHROPIC: Front = Anthropic()
+COHERE: Front = Cohere()
 TFS: Front = TensorFlowServing()
 
 
@@ -64,11 +66,21 @@ BY_PATH: Mapping[str, Operation] = {
             "/classify": "classify",
             "/score": "score",
             "/v1/score": "score",
+            "/tokenize": "tokenize",
+            "/detokenize": "detokenize",
+            "/v1/chat/completions/batch": "chat_batch",
+            "/generative_scoring": "generative_scoring",
+            "/inference/v1/generate": "generate",
+        },
+    ),
+    **_posts(
+        COHERE,
+        "cohere",
+        {
             "/rerank": "rerank",
             "/v1/rerank": "rerank",
             "/v2/rerank": "rerank",
-            "/tokenize": "tokenize",
-            "/detokenize": "detokenize",
+            "/v2/embed": "embed",
         },
     ),
     **_posts(
@@ -117,6 +129,18 @@ def match(method: str, raw_path: bytes, models: Mapping[str, Model]) -> Matched:
     Under `/v1/models/` the longest configured name wins, then the suffix, so the answer depends
     on which models there are. Raises `UnknownRoute`, `MethodNotAllowed`, `InvalidRequest`.
     """
+    matched = _find(method, raw_path, models)
+    _check_method("GET" if method == "HEAD" else method, matched.operation)
+    return matched
+
+
+def allowed(raw_path: bytes, models: Mapping[str, Model]) -> str:
+    """Return the methods that a path is served for, as `Allow` lists them. Raises as `match`."""
+    method = _find("OPTIONS", raw_path, models).operation.method
+    return "GET, HEAD, OPTIONS" if method == "GET" else f"{method}, OPTIONS"
+
+
+def _find(method: str, raw_path: bytes, models: Mapping[str, Model]) -> Matched:
     path = _decoded(raw_path)
     operation = BY_PATH.get(path)
     if operation is None and path[: len(_PREFIX)].lower() == _PREFIX:
@@ -128,7 +152,6 @@ def match(method: str, raw_path: bytes, models: Mapping[str, Model]) -> Matched:
             f"nothing is served at {method} {path[:200]!r}; the gateway's documentation "
             "lists its endpoints"
         )
-    _check_method(method, matched.operation)
     return matched
 
 
@@ -137,6 +160,8 @@ def front_of(raw_path: bytes) -> Front:
     path = raw_path.lower()
     if path.startswith(b"/v1/messages"):
         return ANTHROPIC
+    if path.startswith((b"/v2/embed", b"/v2/rerank")):
+        return COHERE
     if path.startswith(b"/v1/models/") and re.search(rb":[a-z]+$|/(versions|labels)/", path):
         return TFS
     return OPENAI

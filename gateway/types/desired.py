@@ -49,7 +49,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The listeners (None: not served) and how the process ends. `drain` is in seconds."""
+    """The listeners (None: not served) and how the process ends. `drain` is in seconds.
+
+    `cors` are the origins whose pages may call the http listener.
+    """
 
     http: Address | None
     grpc: Address | None
@@ -57,6 +60,7 @@ class Server:
     metrics: Address | None
     drain: float = 30.0
     ready_requires: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

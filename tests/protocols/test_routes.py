@@ -47,6 +47,10 @@ def test_the_table_is_what_is_promised() -> None:
         "/v2/rerank": "rerank",
         "/tokenize": "tokenize",
         "/detokenize": "detokenize",
+        "/v1/chat/completions/batch": "chat_batch",
+        "/generative_scoring": "generative_scoring",
+        "/inference/v1/generate": "generate",
+        "/v2/embed": "embed",
     }
 
 
