@@ -2,6 +2,13 @@
 
 import logging
 
+# The server's words for what is meant: a stream that was cut, a stranger's bytes that are no HTTP.
+_MEANT = frozenset(
+    {
+        "ASGI callable returned without completing response.",
+        "Invalid HTTP request received.",
+    }
+)
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -9,6 +16,7 @@ def configure(level: str) -> None:
     """Set the process's logging up. Libraries speak only when something is wrong."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.addFilter(lambda record: record.getMessage() not in _MEANT)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

@@ -4,6 +4,7 @@ Each direction asks a question in the backend's form and knows how to read the a
 the client's. Values pass through `protocols.tensors`: a codec for each form, none for a pair.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Protocol
 from urllib.parse import quote
@@ -64,9 +65,7 @@ def directions(wire: Wire, max_bytes: int) -> Directions:
     }
 
 
-class RestToGrpc:
-    """A REST client, a backend that speaks gRPC."""
-
+class _Direction(ABC):
     operations = frozenset({"predict", "metadata", "status"})
 
     def __init__(self, wire: Wire, max_bytes: int) -> None:
@@ -79,8 +78,21 @@ class RestToGrpc:
         }
 
     def ask(self, operation: Operation, asked: Asked, target: Target, headers: Headers) -> Question:
-        """Write the question as a gRPC message."""
+        """Write the question in the backend's form."""
         return self._asks[operation.name](asked, target, _neutral(headers))
+
+    @abstractmethod
+    def _predict(self, asked: Asked, target: Target, headers: Headers) -> Question: ...
+
+    @abstractmethod
+    def _metadata(self, asked: Asked, target: Target, headers: Headers) -> Question: ...
+
+    @abstractmethod
+    def _status(self, asked: Asked, target: Target, headers: Headers) -> Question: ...
+
+
+class RestToGrpc(_Direction):
+    """A REST client, a backend that speaks gRPC."""
 
     def _predict(self, asked: Asked, target: Target, headers: Headers) -> Question:
         inputs, layout = tensors.request_from_json(asked.body, _signatures(target))
@@ -115,23 +127,8 @@ class RestToGrpc:
         return _over_grpc(_STATUS, headers, message.SerializeToString(), answer)
 
 
-class GrpcToRest:
+class GrpcToRest(_Direction):
     """A gRPC client, a backend that speaks REST."""
-
-    operations = frozenset({"predict", "metadata", "status"})
-
-    def __init__(self, wire: Wire, max_bytes: int) -> None:
-        self._wire = wire
-        self._max_bytes = max_bytes
-        self._asks = {
-            "predict": self._predict,
-            "metadata": self._metadata,
-            "status": self._status,
-        }
-
-    def ask(self, operation: Operation, asked: Asked, target: Target, headers: Headers) -> Question:
-        """Write the question as a REST call."""
-        return self._asks[operation.name](asked, target, _neutral(headers))
 
     def _predict(self, asked: Asked, target: Target, headers: Headers) -> Question:
         inputs = tensors.request_from_proto(self._wire, asked.body, self._max_bytes)
