@@ -273,6 +273,16 @@ def test_a_clients_timeout_cuts_a_stream(gateway: GatewayProcess, upstream: Http
     assert upstream.only().closed.wait(5)
 
 
+def test_a_client_that_takes_nothing_holds_its_slot_until_its_time_is_over(
+    gateway: GatewayProcess, upstream: HttpUpstream
+) -> None:
+    upstream.answer(sized(b"x" * 2**25))
+    headers = {"x-isthmus-timeout-ms": "300"}
+    with gateway.http.asking("POST", CHAT, PLAIN, headers):
+        until(lambda: gateway.total("isthmus_inflight_requests") == 1, "the call in flight")
+        gateway.idle()  # the client is still there, and reads nothing
+
+
 def test_a_time_that_is_over_is_a_504_even_before_a_connection(
     gateway: GatewayProcess, upstream: HttpUpstream
 ) -> None:
