@@ -11,13 +11,11 @@ from adapters.probing import ProbeFailedError, Prober
 from adapters.transport_grpc import GrpcClients
 from gateway.errors import Code, UpstreamError
 from gateway.protocols import tensors
+from gateway.protocols.tensorflow_serving_grpc import METADATA, STATUS
 from gateway.protocols.wire import Wire
 from gateway.types import Backend, Form, Message, Signatures, State, Timeouts
 
-_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
-_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 _REST_STATE = {state.value: state for state in State}
-_SIGNATURE_DEF = "signature_def"
 
 States = Mapping[int | None, State]
 
@@ -72,7 +70,7 @@ class Looks:
     async def _grpc_status(self, backend: Backend, name: str) -> States:
         asked = self._wire.GetModelStatusRequest()
         asked.model_spec.name = name
-        reply = await self._call(backend, _STATUS, asked.SerializeToString())
+        reply = await self._call(backend, STATUS, asked.SerializeToString())
         try:
             status = self._wire.GetModelStatusResponse.FromString(reply)
         except DecodeError:
@@ -89,10 +87,10 @@ class Looks:
         return tensors.signatures_from_json(self._wire, reply)
 
     async def _grpc_signatures(self, backend: Backend, name: str, number: int) -> Signatures:
-        asked = self._wire.GetModelMetadataRequest(metadata_field=[_SIGNATURE_DEF])
+        asked = self._wire.GetModelMetadataRequest(metadata_field=[tensors.SIGNATURE_DEF])
         asked.model_spec.name = name
         asked.model_spec.version.value = number
-        reply = await self._call(backend, _METADATA, asked.SerializeToString())
+        reply = await self._call(backend, METADATA, asked.SerializeToString())
         return tensors.signatures_from_proto(self._wire, reply)
 
     async def _call(self, backend: Backend, method: str, body: bytes) -> bytes:

@@ -152,12 +152,15 @@ class Pipeline:
                 await self._whole(request, ending, answer)
                 return
         target = self._resolve(request, view, asked)
+        translator = self._translator(operation, target)
+        if not operation.about:
+            versioning.check_ready(target.version)
         sent_on = _sent_on(request)
-        if operation.form in target.version.forms:
+        if translator is None:
             message = operation.front.encode(operation, asked, target, sent_on)
             await self._relay(request, ending, self._call(request, asked, target, message))
         else:
-            question = self._translator(operation, target).ask(operation, asked, target, sent_on)
+            question = translator.ask(operation, asked, target, sent_on)
             call = self._call(request, asked, target, question.message)
             await self._relay_translated(request, ending, call, question)
 
@@ -177,14 +180,15 @@ class Pipeline:
         model = versioning.find_model(view.models, asked.ref)
         target = versioning.resolve(model, asked.ref, random.random())
         request.target = target
-        if request.operation.form not in target.version.forms:
-            self._translator(request.operation, target)
-        if not request.operation.about:
-            versioning.check_ready(target.version)
         return target
 
-    def _translator(self, operation: Operation, target: Target) -> Translator:
-        """Return what asks a version's backends in their form. Raises where nothing does."""
+    def _translator(self, operation: Operation, target: Target) -> Translator | None:
+        """Return what asks a version's backends in their form; None where that is the client's.
+
+        Raises where nothing does.
+        """
+        if operation.form in target.version.forms:
+            return None
         for form in sorted(target.version.forms):
             translator = self._translators.get((operation.form, form))
             if translator is not None and operation.name in translator.operations:

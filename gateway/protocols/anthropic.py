@@ -6,7 +6,8 @@ Error types are those of https://docs.anthropic.com/en/api/errors.
 import msgspec
 
 from gateway.errors import GatewayError
-from gateway.protocols.openai import JSON, OpenAI
+from gateway.protocols.headers import JSON
+from gateway.protocols.openai import OpenAI
 from gateway.types import Head, Whole
 
 _TYPES = {

@@ -6,7 +6,8 @@ An error is an object with a `message` (https://docs.cohere.com/reference/errors
 import msgspec
 
 from gateway.errors import GatewayError
-from gateway.protocols.openai import JSON, OpenAI
+from gateway.protocols.headers import JSON
+from gateway.protocols.openai import OpenAI
 from gateway.types import Head, Whole
 
 

@@ -9,6 +9,7 @@ import re
 from gateway.errors import InvalidRequest
 from gateway.types import Headers
 
+JSON = (b"content-type", b"application/json")
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade".split()
 )

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.protocols import json_text
+from gateway.protocols.headers import JSON
 from gateway.protocols.names import parse_ref
 from gateway.types import (
     Asked,
@@ -24,8 +25,6 @@ from gateway.types import (
     View,
     Whole,
 )
-
-JSON = (b"content-type", b"application/json")
 
 
 class _Peek(msgspec.Struct):

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.errors import Code, GatewayError, NotFound, UnknownLabel
 from gateway.protocols import json_text
+from gateway.protocols.headers import JSON
 from gateway.types import (
     Asked,
     Form,
@@ -26,8 +27,6 @@ from gateway.types import (
     View,
     Whole,
 )
-
-JSON = (b"content-type", b"application/json")
 
 # Where TF Serving's own contract departs from what an error means elsewhere here.
 _STATUS: dict[type[GatewayError], int] = {UnknownLabel: 400}

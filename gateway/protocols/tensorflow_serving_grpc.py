@@ -29,14 +29,20 @@ from gateway.types import (
 
 # Where TF Serving's own contract departs from what an error means elsewhere here.
 _CODES: dict[type[GatewayError], Code] = {UnknownLabel: Code.INVALID_ARGUMENT}
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 _MULTI = "multi_inference"
+# How an operation's messages name their model: in a specification, or in one for each task.
+_SPEC = (read_spec, reaim)
+_AIMS = {_MULTI: (read_tasks_spec, reaim_tasks)}
 _NAMES = {
-    "/tensorflow.serving.PredictionService/Predict": "predict",
+    PREDICT: "predict",
     "/tensorflow.serving.PredictionService/Classify": "classify",
     "/tensorflow.serving.PredictionService/Regress": "regress",
     "/tensorflow.serving.PredictionService/MultiInference": _MULTI,
-    "/tensorflow.serving.PredictionService/GetModelMetadata": "metadata",
-    "/tensorflow.serving.ModelService/GetModelStatus": "status",
+    METADATA: "metadata",
+    STATUS: "status",
 }
 
 
@@ -48,11 +54,9 @@ class TensorFlowServingGrpc:
 
     def decode(self, operation: Operation, ref: Ref | None, body: bytes, limits: Limits) -> Asked:
         """Read the model specification. Raises `InvalidRequest`."""
+        read, _ = _AIMS.get(operation.name, _SPEC)
         try:
-            if operation.name == _MULTI:
-                spec = read_tasks_spec(self._wire, body)
-            else:
-                spec = read_spec(self._wire, body)
+            spec = read(self._wire, body)
         except WireError as error:
             raise InvalidRequest(f"the message can't be read: {error}") from None
         if not CLASSIC_NAME.fullmatch(spec.name):
@@ -67,11 +71,8 @@ class TensorFlowServingGrpc:
     ) -> Message:
         """Aim at the version's number; a question about a whole model names none."""
         number = target.version.number if target.named or not operation.about else None
-        name = target.version.served_name
-        if operation.name == _MULTI:
-            body = reaim_tasks(self._wire, asked.body, name=name, version=number)
-        else:
-            body = reaim(self._wire, asked.body, name=name, version=number)
+        _, aim = _AIMS.get(operation.name, _SPEC)
+        body = aim(self._wire, asked.body, name=target.version.served_name, version=number)
         return Message(Form.TFS_GRPC, operation.method, operation.path, headers, body)
 
     def error(self, error: GatewayError) -> Whole:

@@ -13,7 +13,8 @@ import msgspec
 
 from gateway.errors import Code, InvalidRequest, Unavailable, UpstreamInvalid
 from gateway.protocols import tensors
-from gateway.protocols.openai import JSON
+from gateway.protocols.headers import JSON
+from gateway.protocols.tensorflow_serving_grpc import METADATA, PREDICT, STATUS
 from gateway.protocols.wire import Wire
 from gateway.types import (
     Asked,
@@ -27,10 +28,6 @@ from gateway.types import (
     Whole,
 )
 
-_PREDICT = "/tensorflow.serving.PredictionService/Predict"
-_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
-_SIGNATURE_DEF = "signature_def"
-_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 # Fields that speak of the client's own form: of its bytes, or of its connection.
 _OF_THE_FORM = (b"accept", b"content-", b"grpc-", b"user-agent", b"origin", b"referer", b"sec-")
 
@@ -103,17 +100,17 @@ class RestToGrpc(_Direction):
             outputs = tensors.response_from_proto(self._wire, reply, self._max_bytes)
             return tensors.response_to_json(outputs, layout)
 
-        return _over_grpc(_PREDICT, headers, body, answer)
+        return _over_grpc(PREDICT, headers, body, answer)
 
     def _metadata(self, asked: Asked, target: Target, headers: Headers) -> Question:
-        message = self._wire.GetModelMetadataRequest(metadata_field=[_SIGNATURE_DEF])
+        message = self._wire.GetModelMetadataRequest(metadata_field=[tensors.SIGNATURE_DEF])
         message.model_spec.name = target.version.served_name
         message.model_spec.version.value = target.version.number
 
         def answer(reply: bytes) -> bytes:
             return tensors.metadata_to_json(self._wire, reply)
 
-        return _over_grpc(_METADATA, headers, message.SerializeToString(), answer)
+        return _over_grpc(METADATA, headers, message.SerializeToString(), answer)
 
     def _status(self, asked: Asked, target: Target, headers: Headers) -> Question:
         message = self._wire.GetModelStatusRequest()
@@ -124,7 +121,7 @@ class RestToGrpc(_Direction):
         def answer(reply: bytes) -> bytes:
             return tensors.status_to_json(self._wire, reply)
 
-        return _over_grpc(_STATUS, headers, message.SerializeToString(), answer)
+        return _over_grpc(STATUS, headers, message.SerializeToString(), answer)
 
 
 class GrpcToRest(_Direction):
@@ -145,9 +142,9 @@ class GrpcToRest(_Direction):
 
     def _metadata(self, asked: Asked, target: Target, headers: Headers) -> Question:
         wanted = list(self._wire.GetModelMetadataRequest.FromString(asked.body).metadata_field)
-        if wanted != [_SIGNATURE_DEF]:
+        if wanted != [tensors.SIGNATURE_DEF]:
             raise InvalidRequest(
-                f"metadata_field must be {_SIGNATURE_DEF!r} alone", param="metadata_field"
+                f"metadata_field must be {tensors.SIGNATURE_DEF!r} alone", param="metadata_field"
             )
 
         def answer(reply: bytes) -> bytes:

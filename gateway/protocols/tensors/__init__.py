@@ -26,6 +26,7 @@ from gateway.protocols.tensors.failures import error_from_json, error_to_json
 from gateway.protocols.tensors.json_request import request_from_json, request_to_json
 from gateway.protocols.tensors.json_response import response_from_json, response_to_json
 from gateway.protocols.tensors.metadata import (
+    SIGNATURE_DEF,
     metadata_from_json,
     metadata_to_json,
     signatures_from_json,
@@ -58,6 +59,7 @@ from gateway.protocols.tensors.types import (
 __all__ = [
     "DEFAULT_SIGNATURE",
     "DTYPES",
+    "SIGNATURE_DEF",
     "DType",
     "Layout",
     "Signature",
