@@ -1,4 +1,4 @@
-"""Looking at backends, off the data path: small GETs, bounded in time and size."""
+"""Asking backends off the data path, bounded in time and size: probes, and LoRA adapters."""
 
 import asyncio
 import json
@@ -26,18 +26,32 @@ class ProbeFailedError(Exception):
 
 
 class Prober:
-    """HTTP clients for probes, one for each way of trusting."""
+    """HTTP clients off the data path, one for each way of trusting."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[bool, TLS | None], httpx2.AsyncClient] = {}
 
     async def get(self, backend: Backend, url: str) -> bytes:
         """GET with the backend's own headers. Raises `ProbeFailedError` unless it answers 200."""
+        status, content = await self.ask(backend, "GET", url)
+        if status != 200:
+            raise ProbeFailedError(f"{url} answered {status}", missing=status == 404)
+        return content
+
+    async def ask(
+        self, backend: Backend, method: str, url: str, body: object = None, seconds: float = SECONDS
+    ) -> tuple[int, bytes]:
+        """Ask with the backend's own headers, a JSON body if one is given.
+
+        Returns the status and the content, whatever they are. Raises `ProbeFailedError` for none.
+        """
         client = self._client(url.startswith("https:"), backend.tls)
         try:
             async with (
-                asyncio.timeout(SECONDS),
-                client.stream("GET", url, headers=list(backend.headers)) as answer,
+                asyncio.timeout(seconds),
+                client.stream(
+                    method, url, json=body, headers=list(backend.headers), timeout=seconds
+                ) as answer,
             ):
                 content = bytearray()
                 async for piece in answer.aiter_bytes():
@@ -45,14 +59,11 @@ class Prober:
                     if len(content) > _MAX_BYTES:
                         raise ProbeFailedError(f"{url} answered more than {_MAX_BYTES} bytes")
         except TimeoutError:
-            raise ProbeFailedError(f"{url} did not answer within {SECONDS:g} s") from None
+            raise ProbeFailedError(f"{url} did not answer within {seconds:g} s") from None
         except httpx2.HTTPError as error:
             why = str(error) or type(error).__name__
             raise ProbeFailedError(f"{url} does not answer: {why}") from None
-        if answer.status_code != 200:
-            missing = answer.status_code == 404
-            raise ProbeFailedError(f"{url} answered {answer.status_code}", missing)
-        return bytes(content)
+        return answer.status_code, bytes(content)
 
     async def get_json(self, backend: Backend, url: str) -> Any:
         """GET a JSON document. Raises `ProbeFailedError`."""

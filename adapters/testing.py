@@ -4,7 +4,7 @@ It is built in code and handed to a `gateway.dispatch.Dispatch`; no configuratio
 
     adapter = InMemory()
     adapter.answer(Scripted(pieces=[b"one", Gate(), b"two"]))
-    dispatch = Dispatch({"memory": adapter}, counted=lambda backend, count: None)
+    dispatch = Dispatch({"memory": adapter})
     async with dispatch.open(call) as flight:
         assert await flight.read() == b"one"
 

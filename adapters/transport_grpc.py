@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from adapters.transport import OVERDUE
+from adapters.transport_exchange import OVERDUE
 from gateway.errors import Code, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.types import TLS, Head, Headers, Message, Timeouts
 

@@ -1,14 +1,45 @@
-"""vLLM, and whatever else serves its HTTP API."""
+"""vLLM, and whatever else serves its HTTP API.
 
+LoRA adapters come and go at its own endpoints, which it has only when it was started with
+`--enable-lora` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`; `/v1/models` lists them always.
+"""
+
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import msgspec
 
 from adapters.probing import ProbeFailedError, Prober
 from adapters.transport import HttpClients
-from gateway.types import Answer, Backend, Call, Family, Form, Seen, State, Timeouts
+from gateway.errors import UpstreamError
+from gateway.types import Answer, Backend, Call, Family, Form, Lora, Seen, State, Timeouts
+
+LORA_SECONDS = 120.0
+"""An adapter may come from far; vLLM answers once it is loaded."""
+_MAX_WORDS = 500
+_NO_ENDPOINT = (
+    "takes no LoRA adapters while it runs; start it with --enable-lora and "
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+)
+
+
+class _Words(msgspec.Struct):
+    message: str
+
+
+class _Refusal(msgspec.Struct):
+    error: _Words
+
+
+_REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
 class Vllm:
-    """`types.Adapter` for vLLM: each name that it serves is a model, none has versions."""
+    """`types.Adapter` for vLLM: each name that it serves is a model, none has versions.
+
+    `types.LoraHost` too.
+    """
 
     family = Family.LLM
     address_keys = {"url": Form.OPENAI}  # noqa: RUF012 - a table, read only
@@ -31,17 +62,61 @@ class Vllm:
         try:
             await self._prober.get(backend, f"{url}/health")
             listing = await self._prober.get_json(backend, f"{url}/v1/models")
-            names = [str(card["id"]) for card in listing["data"]]
+            cards = {str(card["id"]): card for card in listing["data"]}
+            loras = _loras(cards)
         except ProbeFailedError as error:
             return Seen(False, str(error))
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, AttributeError):
             return Seen(False, f"{url}/v1/models answered no list of models")
-        return Seen(True, served={name: {None: State.AVAILABLE} for name in names})
+        return Seen(True, served={name: {None: State.AVAILABLE} for name in cards}, loras=loras)
+
+    async def load_lora(self, backend: Backend, name: str, path: str) -> str:
+        """Load an adapter, by vLLM's own endpoint. Raises `UpstreamError`."""
+        return await self._change(backend, "load", {"lora_name": name, "lora_path": path})
+
+    async def unload_lora(self, backend: Backend, name: str) -> str:
+        """Let go of an adapter, by vLLM's own endpoint. Raises `UpstreamError`."""
+        return await self._change(backend, "unload", {"lora_name": name})
 
     async def close(self) -> None:
         """Close every connection."""
         self._http.close()
         await self._prober.close()
+
+    async def _change(self, backend: Backend, verb: str, asked: Mapping[str, str]) -> str:
+        url = f"{backend.addresses[Form.OPENAI]}/v1/{verb}_lora_adapter"
+        try:
+            status, content = await self._prober.ask(backend, "POST", url, asked, LORA_SECONDS)
+        except ProbeFailedError as error:
+            raise UpstreamError(str(error)) from None
+        if status == 200:
+            return _text(content)
+        try:
+            raise UpstreamError(_text(_REFUSAL.decode(content).error.message.encode()))
+        except msgspec.DecodeError:
+            told = _NO_ENDPOINT if status in (404, 405) else f"answered {status}: {_text(content)}"
+            raise UpstreamError(told) from None
+
+
+def _loras(cards: Mapping[str, Any]) -> dict[str, Lora]:
+    """Tell adapters, whose cards name a parent, from the names of the base model.
+
+    A parent may have more names: those whose cards have the same `root`.
+    """
+    bases = {name: card for name, card in cards.items() if not card.get("parent")}
+    loras = {}
+    for name, card in cards.items():
+        parent = card.get("parent")
+        if parent and name != parent:
+            root = bases.get(parent, {}).get("root")
+            same = {n for n, base in bases.items() if root and base.get("root") == root}
+            loras[name] = Lora(frozenset({str(parent), *same}), str(card.get("root") or ""))
+    return loras
+
+
+def _text(content: bytes) -> str:
+    text = content[:_MAX_WORDS].decode(errors="replace").strip()
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 ADAPTER = Vllm

@@ -5,36 +5,48 @@ import logging
 import pkgutil
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import adapters
 from gateway import config
+from gateway.control.holders import Holders
+from gateway.control.lora_changes import LoraChanges
 from gateway.control.ports import free_port
 from gateway.control.registry import Registry
+from gateway.control.reload import Reloads
 from gateway.control.supervisor import Progress, Supervisor
 from gateway.control.supervisor import State as LaunchState
 from gateway.dispatch import Dispatch
 from gateway.errors import ConfigError
-from gateway.listeners.admin import Loads, admin_app
-from gateway.listeners.cors import with_cors
+from gateway.holding import Holding
+from gateway.listeners.admin import admin_app
+from gateway.listeners.admin_views import Loads
+from gateway.listeners.certificates import Certificates
 from gateway.listeners.grpc import GrpcListener
 from gateway.listeners.health import Health
-from gateway.listeners.http import HttpApp
-from gateway.listeners.metrics import MetricsApp
+from gateway.listeners.http_plane import HttpPlane
+from gateway.listeners.http_server import HttpListener
+from gateway.listeners.metrics import MetricsPlane
 from gateway.listeners.servers import HttpServer
 from gateway.observe.metrics import Metrics
 from gateway.pipeline import Pipeline
+from gateway.policies.cors import Cors
 from gateway.protocols import translation, wire
+from gateway.translating import Translating
 from gateway.types import Adapter, Address, Configuration, Seen
 
 _log = logging.getLogger("isthmus")
 
 Report = Callable[[Progress], None]
+Listener = HttpServer | HttpListener
 WhenReady = Callable[["Gateway"], Awaitable[None]]
 MAX_VALUES = 2**30
-"""Bytes that the tensors of one translated request or answer may hold."""
+"""Bytes that the tensors of one translated request or answer may hold, and an answer's own."""
+_TRANSLATORS = 2
+"""Threads for large translations: more would only take turns at the interpreter."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -84,17 +96,24 @@ class Gateway:
         self._registry = Registry(configuration, self._adapters, self._world_changed)
         server = configuration.server
         self._health = Health(self._registry.snapshot, server.ready_requires)
-        dispatch = Dispatch(self._adapters, self._metrics.inflight)
+        self._translators = ThreadPoolExecutor(_TRANSLATORS, "translation")
+        dispatch = Dispatch(self._adapters)
         self._pipeline = Pipeline(
             self._registry.snapshot,
             dispatch,
             self._metrics,
             configuration.limits,
-            translation.directions(self._wire, MAX_VALUES),
+            Translating(
+                translation.directions(self._wire, MAX_VALUES), self._translators, MAX_VALUES
+            ),
+            Holding(dispatch, Holders()),
+            {"reload": Reloads(self._wire, self._registry, self._adapters)},
+            compressed=server.request_compression,
         )
+        self._metrics.watch_inflight(dispatch.slots.counts)
         self._loads = Loads(dispatch.slots.inflight, dispatch.slots.waiting)
         self._supervisor = Supervisor(self._launch_progress)
-        self._servers: dict[str, HttpServer] = {}
+        self._servers: dict[str, Listener] = {}
         self._grpc: GrpcListener | None = None
         self.addresses: dict[str, Address] = {}
 
@@ -126,6 +145,7 @@ class Gateway:
         if self._grpc is not None:
             data.append(self._grpc.stop(drain))
         await asyncio.gather(*data)
+        self._translators.shutdown(wait=False, cancel_futures=True)
         await self._registry.stop()
         for adapter in self._adapters.values():
             await adapter.close()
@@ -136,26 +156,43 @@ class Gateway:
     def _listen(self) -> None:
         server, limits = self._configuration.server, self._configuration.limits
         snapshot = self._registry.snapshot
-        apps = {
-            "http": with_cors(HttpApp(self._pipeline, snapshot, self._health, limits), server.cors),
-            "admin": admin_app(
-                snapshot, self._loads, self._configuration.admin_digest, version("isthmus")
-            ),
-            "metrics": MetricsApp(self._metrics.render, self._health),
-        }
-        for name, app in apps.items():
-            address: Address | None = getattr(server, name)
-            if address is not None:
-                self._servers[name] = _bound(name, app, address)
-                self.addresses[name] = Address(address.host, self._servers[name].port)
+        certificates = Certificates(server.tls) if server.tls else None
+        plane = HttpPlane(self._pipeline, snapshot, self._health, Cors(server.cors))
+        figures = MetricsPlane(self._metrics.render, self._health)
+        admin = admin_app(
+            snapshot,
+            self._loads,
+            LoraChanges(self._registry, self._adapters),
+            self._configuration.admin_digest,
+            version("isthmus"),
+            lambda: self.addresses.get("http"),
+        )
+        patience = server.patience
+        self._bind(
+            "http", server.http, lambda a: HttpListener(plane, a, limits, patience, certificates)
+        )
+        self._bind("metrics", server.metrics, lambda a: HttpListener(figures, a, limits, patience))
+        self._bind("admin", server.admin, lambda a: HttpServer(admin, a))
         if server.grpc is not None:
             try:
                 self._grpc = GrpcListener(
-                    self._pipeline, self._wire, self._health, limits, server.grpc
+                    self._pipeline, self._wire, self._health, limits, server.grpc, certificates
                 )
             except RuntimeError:
                 raise _taken("grpc", server.grpc, "the address is in use") from None
             self.addresses["grpc"] = Address(server.grpc.host, self._grpc.port)
+
+    def _bind(
+        self, name: str, address: Address | None, make: Callable[[Address], Listener]
+    ) -> None:
+        if address is None:
+            return
+        try:
+            listener = make(address)
+        except OSError as error:
+            raise _taken(name, address, error.strerror or str(error)) from None
+        self._servers[name] = listener
+        self.addresses[name] = Address(address.host, listener.port)
 
     def _world_changed(self, backend: str, seen: Seen) -> None:
         self._metrics.backend_up(backend, seen.up)
@@ -165,13 +202,6 @@ class Gateway:
         if progress.state is LaunchState.RESTARTING:
             self._metrics.restarted(progress.name)
         self._report(progress)
-
-
-def _bound(name: str, app: object, address: Address) -> HttpServer:
-    try:
-        return HttpServer(app, address)
-    except OSError as error:
-        raise _taken(name, address, error.strerror or str(error)) from None
 
 
 def _taken(name: str, address: Address, why: str) -> ConfigError:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -28,7 +29,16 @@ main = typer.Typer(
 File = Annotated[
     Path, typer.Option("--config", "-c", help="The configuration file.", show_default=True)
 ]
+AdminUrl = Annotated[
+    str, typer.Option("--admin", help="The admin API of a running gateway.", metavar="URL")
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar="ISTHMUS_ADMIN_TOKEN", help="Its token, if it has one."),
+]
 Level = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+
+_ADMIN = "http://127.0.0.1:8082"
 
 
 @main.command()
@@ -55,22 +65,55 @@ def schema() -> None:
 
 @main.command()
 def models(
-    admin: Annotated[
-        str, typer.Option(help="The admin API of a running gateway.", metavar="URL")
-    ] = "http://127.0.0.1:8082",
-    token: Annotated[
-        str | None, typer.Option(envvar="ISTHMUS_ADMIN_TOKEN", help="Its token, if it has one.")
-    ] = None,
+    admin: AdminUrl = _ADMIN,
+    token: Token = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what the admin API answers, as it is.")
     ] = False,
 ) -> None:
     """Show a running gateway's models: versions, labels, traffic, backends, and why one waits."""
     try:
-        answer = admin_client.fetch_models(admin, token)
+        answer = admin_client.Admin(admin, token).models()
         typer.echo(answer if as_json else admin_client.table(admin_client.read_models(answer)))
     except admin_client.AdminError as error:
         _give_up(str(error))
+
+
+class Action(StrEnum):
+    """What to do with a LoRA adapter."""
+
+    SHOW = "show"
+    LOAD = "load"
+    UNLOAD = "unload"
+
+
+@main.command()
+def adapters(
+    model: Annotated[str, typer.Argument(help="The model that they adapt.")],
+    action: Annotated[Action, typer.Argument(help="load NAME PATH, or unload NAME.")] = Action.SHOW,
+    name: Annotated[str, typer.Argument(help="The adapter's name.")] = "",
+    path: Annotated[str, typer.Argument(help="Where the backends find it.")] = "",
+    admin: AdminUrl = _ADMIN,
+    token: Token = None,
+) -> None:
+    """Show a model's LoRA adapters, load one on all its backends, or unload one.
+
+    Exits 1 if some backend did not do it.
+    """
+    wanted = {Action.SHOW: (), Action.LOAD: (name, path), Action.UNLOAD: (name,)}[action]
+    if not all(wanted):
+        _give_up(f"isthmus adapters {model} load NAME PATH, or unload NAME")
+    try:
+        client = admin_client.Admin(admin, token)
+        if action is Action.SHOW:
+            typer.echo(admin_client.adapters_table(client.adapters(model)))
+            return
+        load = action is Action.LOAD
+        change = client.load(model, name, path) if load else client.unload(model, name)
+    except admin_client.AdminError as error:
+        _give_up(str(error))
+    typer.echo(admin_client.change_table(change))
+    raise typer.Exit(0 if change.ok else 1)
 
 
 @main.command()

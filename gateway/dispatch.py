@@ -6,23 +6,28 @@ that share a server share them. An attempt is *committed* when the first piece o
 until then another backend may be asked, if the failed one surely did no work.
 """
 
+from __future__ import annotations
+
 import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
-from gateway.errors import DeadlineExceeded, Overloaded, UpstreamError, UpstreamInvalid
+from gateway.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    Unavailable,
+    UpstreamError,
+    UpstreamInvalid,
+)
 from gateway.policies.routing import better_of_two
 from gateway.protocols import events
 from gateway.types import Adapter, Answer, Backend, Call, Head
 
 _ATTEMPTS = 3
-
-Counted = Callable[[str, int], None]
-"""Told a backend's id and its calls in flight whenever they change."""
 
 
 class _Waiter:
@@ -44,8 +49,7 @@ class _Waiter:
 class Slots:
     """Calls in flight on each backend, and the queues of those that wait for a slot there."""
 
-    def __init__(self, counted: Counted) -> None:
-        self._counted = counted
+    def __init__(self) -> None:
         self._inflight: dict[str, int] = {}
         self._queues: dict[tuple[str, int], deque[_Waiter]] = {}
         self._arrivals = 0
@@ -58,15 +62,27 @@ class Slots:
         """Return the number of calls that wait for a version."""
         return len(self._queues.get((model, number), ()))
 
-    async def take(self, call: Call, able: list[Backend]) -> Backend:
+    def counts(self) -> Mapping[str, int]:
+        """Return the number of calls on each backend that ever had one."""
+        return self._inflight
+
+    def try_take(self, call: Call, able: Sequence[Backend]) -> Backend | None:
+        """Take a slot on one of `able` if one is free now."""
+        inflight, bound = self._inflight, call.target.model.max_inflight
+        free = [b for b in able if inflight.get(b.id, 0) < bound]
+        if not free:  # else nobody waits for these, or they would have been given
+            return None
+        return self._occupy(free[0] if len(free) == 1 else self._pick(free))
+
+    async def take(self, call: Call, able: Sequence[Backend]) -> Backend:
         """Take a slot on one of `able`, waiting for one until the call's deadline.
 
         Raises `Overloaded` when the queue is full, `DeadlineExceeded` when no slot came free.
         """
+        taken = self.try_take(call, able)
+        if taken is not None:
+            return taken
         version, model = call.target.version, call.target.model
-        free = [b for b in able if self.inflight(b.id) < model.max_inflight]
-        if free:  # nobody waits for these, or they would have been given
-            return self._occupy(self._pick(free))
         waiting = self.waiting(version.model, version.number)
         if waiting >= model.max_queue:
             raise Overloaded(
@@ -77,16 +93,11 @@ class Slots:
 
     def release(self, backend: Backend) -> None:
         """Free a slot, and give it to the call that has waited longest for this backend."""
-        count = self._inflight[backend.id] - 1
-        if count:
-            self._inflight[backend.id] = count
-        else:
-            del self._inflight[backend.id]
-        self._counted(backend.id, count)
+        self._inflight[backend.id] -= 1
         if self._queues:
             self._wake(backend.id)
 
-    async def _wait(self, call: Call, able: list[Backend]) -> Backend:
+    async def _wait(self, call: Call, able: Sequence[Backend]) -> Backend:
         version, model = call.target.version, call.target.model
         key = (version.model, version.number)
         self._arrivals += 1
@@ -129,9 +140,7 @@ class Slots:
                 return
 
     def _occupy(self, backend: Backend) -> Backend:
-        count = self.inflight(backend.id) + 1
-        self._inflight[backend.id] = count
-        self._counted(backend.id, count)
+        self._inflight[backend.id] = self.inflight(backend.id) + 1
         return backend
 
     def _pick(self, free: list[Backend]) -> Backend:
@@ -142,7 +151,16 @@ class Slots:
 
 
 class Flight:
-    """A call on its way, and its answer once committed. Holds a slot as long as it is entered."""
+    """A call on its way, and its answer once committed. Holds a slot as long as it is entered.
+
+    `head` is how the committed answer begins; `queued` and `upstream` are the seconds that its
+    call waited here, and for the answer's first piece there.
+    """
+
+    __slots__ = (
+        "_adapters", "_answer", "_backend", "_call", "_exchange", "_first", "_slots",
+        "head", "queued", "upstream",
+    )  # fmt: skip
 
     def __init__(self, slots: Slots, adapters: Mapping[str, Adapter], call: Call) -> None:
         self._slots = slots
@@ -152,40 +170,46 @@ class Flight:
         self._backend: Backend | None = None
         self._exchange: AbstractAsyncContextManager[Answer] | None = None
         self._answer: Answer | None = None
-        self._clock = time.monotonic  # the loop's own ticks in milliseconds
+        self.head = _NO_HEAD
         self.queued = 0.0
         self.upstream = 0.0
 
     @property
-    def head(self) -> Head:
-        """How the committed answer begins."""
-        return self._committed().head
+    def backend(self) -> str:
+        """The id of the backend that answers, `""` where none does."""
+        return self._backend.id if self._backend else ""
 
     async def read(self) -> bytes:
         """Return the next piece of the answer, `b""` at its end. Raises `UpstreamError`."""
-        first, self._first = self._first, None
+        first = self._first
         if first is not None:
+            self._first = None
             return first
+        if self._answer is None:
+            raise UpstreamInvalid("has not answered")
         try:
-            return await self._committed().read()
+            return await self._answer.read()
         except UpstreamError as error:
             raise self._named(error) from None
 
-    async def __aenter__(self) -> "Flight":
+    async def __aenter__(self) -> Flight:
         """Go through the queue and as many attempts as are safe; return once committed."""
-        version = self._call.target.version
-        able = list(version.ready or version.backends)
+        able: Sequence[Backend] = _able(self._call)
         tried = 0
         while True:
-            began = self._clock()
-            self._backend = await self._slots.take(self._call, able)
-            sent = self._clock()
+            began = _clock()
+            backend = self._slots.try_take(self._call, able)
+            if backend is None:
+                backend = await self._slots.take(self._call, able)
+            self._backend = backend
+            sent = _clock()
             self.queued += sent - began
             tried += 1
             try:
-                await self._attempt(self._backend)
+                await self._attempt(backend)
             except BaseException as error:
-                able = [b for b in able if b is not self._backend]
+                if self._call.only is None:
+                    able = [b for b in able if b is not backend]
                 named = self._named(error) if isinstance(error, UpstreamError) else None
                 await self._leave(error)
                 if named is None:
@@ -193,7 +217,7 @@ class Flight:
                 if not named.retryable or not able or tried >= _ATTEMPTS:
                     raise named from None
             else:
-                self.upstream = self._clock() - sent
+                self.upstream = _clock() - sent
                 return self
 
     async def __aexit__(
@@ -206,11 +230,12 @@ class Flight:
         await self._leave(error)
 
     async def _attempt(self, backend: Backend) -> None:
-        adapter = self._adapters[backend.adapter]
-        exchange = adapter.open(backend, self._call, self._call.target.model.timeouts)
-        self._answer = await exchange.__aenter__()
+        call = self._call
+        exchange = self._adapters[backend.adapter].open(backend, call, call.target.model.timeouts)
+        answer = self._answer = await exchange.__aenter__()
         self._exchange = exchange
-        self._first = await _first_piece(self._answer)
+        self._first = await _first_piece(answer)
+        self.head = answer.head
 
     async def _leave(self, error: BaseException | None) -> None:
         exchange, self._exchange = self._exchange, None
@@ -222,28 +247,41 @@ class Flight:
             if backend is not None:
                 self._slots.release(backend)
 
-    def _committed(self) -> Answer:
-        if self._answer is None:
-            raise UpstreamInvalid("has not answered")
-        return self._answer
-
     def _named(self, error: UpstreamError) -> UpstreamError:
         """Say which version failed; the backend's address is for the log alone."""
         named = type(error)(f"{self._call.target.version}: the backend {error.message}")
-        named.backend = self._backend.id if self._backend else ""
+        named.backend = self.backend
         return named
+
+
+_NO_HEAD = Head(0)
+_clock = time.monotonic  # the loop's own ticks in milliseconds
 
 
 class Dispatch:
     """Sends calls. One for the process: its slots are what all requests share."""
 
-    def __init__(self, adapters: Mapping[str, Adapter], counted: Counted) -> None:
-        self.slots = Slots(counted)
+    def __init__(self, adapters: Mapping[str, Adapter]) -> None:
+        self.slots = Slots()
         self._adapters = adapters
 
     def open(self, call: Call) -> Flight:
         """Prepare a call; entering the flight sends it."""
         return Flight(self.slots, self._adapters, call)
+
+
+def _able(call: Call) -> Sequence[Backend]:
+    """Return the backends that a call may go to. Raises `Unavailable` when its only one is away."""
+    version = call.target.version
+    if call.only is None:
+        return version.ready or version.backends
+    able = [backend for backend in version.ready if backend.id == call.only]
+    if not able:
+        raise Unavailable(
+            f"{version}: the one backend that can answer this is not ready now; try again shortly",
+            headers=((b"retry-after", b"1"),),
+        )
+    return able
 
 
 async def _first_piece(answer: Answer) -> bytes:

@@ -42,7 +42,8 @@ class GatewayError(Exception):
     """Anything the gateway itself answers instead of a backend.
 
     `message` is shown to the caller as it stands. `param` names the offending field, where
-    there is one. `headers` go out with an HTTP reply (`retry-after`, `allow`, …).
+    there is one. `headers` go out with an HTTP reply (`retry-after`, `allow`, …). `quotes`: the
+    message repeats a part of the caller's body, which no log may hold.
     """
 
     status: ClassVar[int] = 500
@@ -55,11 +56,13 @@ class GatewayError(Exception):
         *,
         param: str | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        quotes: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.headers = headers
+        self.quotes = quotes
 
 
 class InvalidRequest(GatewayError):
@@ -86,6 +89,14 @@ class HeadersTooLarge(InvalidRequest):
     reason = "headers_too_large"
 
 
+class RequestTimeout(InvalidRequest):
+    """A request whose head or body comes too slowly."""
+
+    status = 408
+    code = Code.DEADLINE_EXCEEDED
+    reason = "request_timeout"
+
+
 class UnsupportedMedia(InvalidRequest):
     """A body in an encoding or a type that is not taken here."""
 
@@ -102,10 +113,20 @@ class Unauthenticated(GatewayError):
 
 
 class UnknownSignature(InvalidRequest):
-    """The version has no such signature: 400 over REST, FAILED_PRECONDITION over gRPC."""
+    """The version has no such signature: 400 over REST, FAILED_PRECONDITION over gRPC.
+
+    `signature` is its name.
+    """
 
     code = Code.FAILED_PRECONDITION
     reason = "unknown_signature"
+    signature: str = ""
+
+
+class Malformed(InvalidRequest):
+    """A path or a method that TF Serving's REST API does not have, by its rules a 400."""
+
+    reason = "unknown_route"
 
 
 class Forbidden(GatewayError):
@@ -117,12 +138,17 @@ class Forbidden(GatewayError):
 
 
 class NotFound(GatewayError):
-    """Nothing here by that name. `servable` is it in TF Serving's words, where it has some."""
+    """Nothing here by that name.
+
+    In TF Serving's words, where it has some: `servable` is what was asked for, and `states` says
+    that there is no state of it.
+    """
 
     status = 404
     code = Code.NOT_FOUND
     reason = "not_found"
     servable: str = ""
+    states: str = ""
 
 
 class UnknownRoute(NotFound):
@@ -164,6 +190,14 @@ class Unsupported(GatewayError):
     status = 501
     code = Code.UNIMPLEMENTED
     reason = "unsupported"
+
+
+class FailedPrecondition(GatewayError):
+    """What is asked can't be done as things stand; what must change first is said."""
+
+    status = 400
+    code = Code.FAILED_PRECONDITION
+    reason = "failed_precondition"
 
 
 class Unavailable(GatewayError):

@@ -9,33 +9,39 @@ whole path, so it runs at once when a client vanishes in the middle of a write.
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from gateway.dispatch import Dispatch, Flight
 from gateway.errors import (
     ClientGone,
     Code,
-    DeadlineExceeded,
     GatewayError,
     InvalidRequest,
-    Unsupported,
+    Malformed,
+    MethodNotAllowed,
+    Unauthenticated,
+    Unavailable,
 )
+from gateway.holding import Holding, Pinned
 from gateway.policies import auth, versioning
+from gateway.protocols import compression
 from gateway.protocols import headers as fields
-from gateway.protocols.translation import Directions, Question, Translator
+from gateway.protocols.translation import Question
+from gateway.translating import Translating
 from gateway.types import (
+    Answer,
     Asked,
     Call,
-    Family,
+    Control,
     Form,
     Head,
     Headers,
     Limits,
     Message,
     Observer,
-    Operation,
     Outcome,
+    Ref,
     Request,
     Snapshot,
     Target,
@@ -44,7 +50,11 @@ from gateway.types import (
     Whole,
 )
 
-_KINDS = {Family.LLM: "an LLM", Family.CLASSIC: "a classic model"}
+_CONTROL_SECONDS = 600.0
+"""How long a control may take: servers load models meanwhile. A client may ask for less."""
+_TELLING = (Malformed, MethodNotAllowed)
+"""Refusals that depend on which models there are, so strangers do not get them."""
+_ENDING = "the gateway is ending, and did not get to this; ask again"
 _TAKING = 1.0
 """Seconds beyond its deadline that a request may last while its client takes the answer."""
 
@@ -108,16 +118,23 @@ class Pipeline:
         dispatch: Dispatch,
         observer: Observer,
         limits: Limits,
-        translators: Directions,
+        translating: Translating,
+        holding: Holding,
+        controls: Mapping[str, Control],
+        compressed: bool = False,
     ) -> None:
         self._snapshot = snapshot
-        self._translators = translators
+        self._translating = translating
+        self._holding = holding
+        self._controls = controls
+        self._compressed = compressed
         self._dispatch = dispatch
         self._observer = observer
         self._limits = limits
         self._clock = time.monotonic  # the loop's own ticks in milliseconds
         self._views_of = Snapshot()
         self._views: dict[str, View] = {}
+        self._choices: dict[str, versioning.Choice] = {}
 
     async def handle(self, request: Request) -> None:
         """Answer a request, well or with an error in its protocol's shape."""
@@ -126,6 +143,10 @@ class Pipeline:
                 await self._serve(request, ending)
             except GatewayError as error:
                 await self._refuse(request, ending, error)
+            except asyncio.CancelledError:
+                if request.reply.gone:
+                    raise
+                await self._refuse(request, ending, Unavailable(_ENDING))
             except Exception as error:  # noqa: BLE001 - the last resort: told, then answered
                 self._observer.failed(request.id, error)
                 internal = Internal(f"the gateway failed; its log has request {request.id}")
@@ -134,71 +155,118 @@ class Pipeline:
     async def refuse(self, request: Request, error: GatewayError) -> None:
         """Answer a request that a listener could not even route."""
         with _Ending(request, self._observer, self._clock) as ending:
+            if isinstance(error, _TELLING):
+                try:
+                    key = fields.key(request.first)
+                    request.tenant = auth.authenticate(self._snapshot().tenants, key)
+                except Unauthenticated as stranger:
+                    error = stranger
             await self._refuse(request, ending, error)
 
     async def _serve(self, request: Request, ending: _Ending) -> None:
         snapshot, operation = self._snapshot(), request.operation
-        request.tenant = auth.authenticate(snapshot.tenants, fields.key(request.headers))
+        request.tenant = auth.authenticate(snapshot.tenants, fields.key(request.first))
         ending.phase = "body"
-        body = await request.incoming.body()
-        asked = operation.front.decode(operation, request.ref, body, self._limits)
+        body = await self._body(request)
+        asked = operation.front.decode(request, body, self._limits)
         view = self._view(snapshot, request.tenant)
-        if asked.ref is not None:
-            _authorise(request, snapshot, view, asked)
+        _authorise(request, snapshot, view, asked)
+        if operation.control:
+            await self._control(request, ending, asked, view)
+            return
         if operation.local is not None:
             _check_exists(view, asked)
             answer = operation.local(asked, view)
             if answer is not None:
                 await self._whole(request, ending, answer)
                 return
-        target = self._resolve(request, view, asked)
-        translator = self._translator(operation, target)
+        pinned = None
+        if asked.held:
+            pinned = await self._holding.find(request, asked, view, snapshot)
+        target = self._resolve(request, view, asked, pinned)
+        translator = self._translating.find(operation, target)
         if not operation.about:
             versioning.check_ready(target.version)
         sent_on = _sent_on(request)
         if translator is None:
             message = operation.front.encode(operation, asked, target, sent_on)
-            await self._relay(request, ending, self._call(request, asked, target, message))
+            call = self._call(request, asked, target, message, pinned)
+            await self._relay(request, ending, call)
         else:
-            question = translator.ask(operation, asked, target, sent_on)
-            call = self._call(request, asked, target, question.message)
+            until = _deadline(request, target)
+            question = await self._translating.ask(
+                translator, operation, asked, target, sent_on, until
+            )
+            call = self._call(request, asked, target, question.message, pinned)
             await self._relay_translated(request, ending, call, question)
+
+    async def _body(self, request: Request) -> bytes:
+        if b"content-encoding" not in request.first:
+            return await request.incoming.body()
+        return await compression.read(
+            request.incoming, request.headers, self._compressed, self._limits.max_body
+        )
 
     def _view(self, snapshot: Snapshot, tenant: Tenant | None) -> View:
         """Return what a tenant may see; worked out once per Snapshot."""
         if snapshot is not self._views_of:
-            self._views_of, self._views = snapshot, {}
+            self._views_of, self._views, self._choices = snapshot, {}, {}
         name = tenant.name if tenant else ""
         view = self._views.get(name)
         if view is None:
             view = self._views[name] = View(auth.visible(tenant, snapshot.models))
         return view
 
-    def _resolve(self, request: Request, view: View, asked: Asked) -> Target:
+    def _resolve(self, request: Request, view: View, asked: Asked, pinned: Pinned | None) -> Target:
+        if pinned is not None:
+            request.target = pinned.target
+            return pinned.target
         if asked.ref is None:
             raise InvalidRequest("no model is named", param="model")
-        model = versioning.find_model(view.models, asked.ref)
-        target = versioning.resolve(model, asked.ref, random.random())
+        ref = asked.ref
+        if ref.version is None and ref.label is None:
+            target = self._choice(view, ref).at(random.random())
+        else:
+            model = versioning.find_model(view.models, ref)
+            target = versioning.resolve(model, ref, 0.0)
         request.target = target
         return target
 
-    def _translator(self, operation: Operation, target: Target) -> Translator | None:
-        """Return what asks a version's backends in their form; None where that is the client's.
+    def _choice(self, view: View, ref: Ref) -> versioning.Choice:
+        """Return how the versions of a model share its requests; worked out once per Snapshot."""
+        choice = self._choices.get(ref.name)
+        if choice is None or ref.name not in view.models:
+            choice = versioning.Choice(versioning.find_model(view.models, ref))
+            self._choices[ref.name] = choice
+        return choice
 
-        Raises where nothing does.
-        """
-        if operation.form in target.version.forms:
-            return None
-        for form in sorted(target.version.forms):
-            translator = self._translators.get((operation.form, form))
-            if translator is not None and operation.name in translator.operations:
-                return translator
-        raise _no_way(operation, target)
+    def _call(
+        self,
+        request: Request,
+        asked: Asked,
+        target: Target,
+        message: Message,
+        pinned: Pinned | None,
+    ) -> Call:
+        only = pinned.backend if pinned is not None else None
+        return Call(target, message, _deadline(request, target), asked.stream, only)
 
-    def _call(self, request: Request, asked: Asked, target: Target, message: Message) -> Call:
-        total = target.model.timeouts.total
-        seconds = total if request.timeout is None else min(request.timeout, total)
-        return Call(target, message, request.received + seconds, asked.stream)
+    async def _control(self, request: Request, ending: _Ending, asked: Asked, view: View) -> None:
+        """Have a control of the gateway answer, for models that are all the caller's to use."""
+        auth.may_reload(request.tenant)
+        for ref in asked.refs:
+            versioning.find_model(view.models, ref)
+        given = _CONTROL_SECONDS if request.timeout is None else request.timeout
+        deadline = request.received + min(given, _CONTROL_SECONDS)
+        ending.phase = "answer"
+        began = self._clock()
+        try:
+            answer = await self._controls[request.operation.name](
+                asked, view, deadline, _sent_on(request)
+            )
+        finally:
+            ending.elsewhere += self._clock() - began
+        await self._whole(request, ending, answer)
 
     async def _relay(self, request: Request, ending: _Ending, call: Call) -> None:
         ending.phase = "queue"
@@ -207,9 +275,12 @@ class Pipeline:
             ending.phase = "answer"
             ending.status = flight.head.status
             await request.reply.start(self._decorated(request, flight, flight.head))
+            answer: Answer = flight
+            if request.operation.keeps:
+                answer = self._holding.noting(request, call.target, flight)
             began = self._clock()
             try:
-                await _pieces(request, flight, call.deadline)
+                await _pieces(request, answer, call.deadline)
             finally:
                 ending.elsewhere += self._clock() - began
 
@@ -221,10 +292,7 @@ class Pipeline:
         async with self._dispatch.open(call) as flight:
             ending.elsewhere = flight.queued + flight.upstream
             ending.phase = "answer"
-            parts = []
-            while piece := await flight.read():
-                parts.append(piece)
-            answer = question.answer(flight.head, b"".join(parts))
+            answer = await self._translating.answer(flight, question, call)
             ending.status = answer.head.status
             await request.reply.start(self._decorated(request, flight, answer.head))
             await request.reply.finish(answer.body)
@@ -262,33 +330,36 @@ class Pipeline:
         request.reply.abort()
 
 
-async def _pieces(request: Request, flight: Flight, deadline: float) -> None:
+async def _pieces(request: Request, answer: Answer, deadline: float) -> None:
     """Send an answer on; a client that reads too slowly holds its slot until the deadline only."""
     reply = request.reply
-    try:
-        async with asyncio.timeout_at(deadline + _TAKING):  # a late backend is found out first
-            while piece := await flight.read():
-                await reply.piece(piece)
-            await reply.finish()
-    except TimeoutError:
-        raise DeadlineExceeded("the answer was not taken within the time allowed") from None
+    reply.deadline = deadline + _TAKING  # a late backend is found out first
+    while piece := await answer.read():
+        await reply.piece(piece)
+    await reply.finish()
+
+
+def _deadline(request: Request, target: Target) -> float:
+    total = target.model.timeouts.total
+    return request.received + (total if request.timeout is None else min(request.timeout, total))
 
 
 def _sent_on(request: Request) -> Headers:
     """Return the fields that travel on; the id always does, so that logs can be matched."""
     headers = fields.sent_on(request.headers)
-    if fields.first(headers, b"x-request-id") is not None:
+    if b"x-request-id" in request.first:
         return headers
     return (*headers, (b"x-request-id", request.id.encode()))
 
 
 def _authorise(request: Request, snapshot: Snapshot, view: View, asked: Asked) -> None:
     """Refuse a model that exists but is not this caller's; an unknown one is found out later."""
-    if asked.ref is None or asked.ref.name in view.models:
+    if not asked.more and (asked.ref is None or asked.ref.name in view.models):
         return
-    model = snapshot.models.get(asked.ref.name)
-    if model is not None:
-        auth.authorise(request.tenant, model)
+    for ref in asked.refs:
+        model = snapshot.models.get(ref.name)
+        if model is not None and ref.name not in view.models:
+            auth.authorise(request.tenant, model)
 
 
 def _check_exists(view: View, asked: Asked) -> None:
@@ -299,21 +370,6 @@ def _check_exists(view: View, asked: Asked) -> None:
     model = versioning.find_model(view.models, ref)
     if ref.version is not None or ref.label is not None:
         versioning.resolve(model, ref, 0.0)
-
-
-def _no_way(operation: Operation, target: Target) -> GatewayError:
-    model, version = target.model, target.version
-    spoken = ", ".join(sorted(version.forms))
-    if operation.protocol == "tensorflow_serving" and model.family == "classic":
-        return Unsupported(
-            f"{version} is served in the form {spoken} only, and {operation.name} is not "
-            "translated; ask in that form, or give its backends an address for this one"
-        )
-    return InvalidRequest(
-        f"{model.name} is {_KINDS[model.family]} and has no {operation.name}; "
-        f"its backends speak {spoken}",
-        param="model",
-    )
 
 
 def _identity(request: Request) -> Headers:

@@ -68,6 +68,16 @@ ENVIRONMENTS = {
     ),
 }
 
+# The bench's: made by `make bench` alone, and only when they are named.
+PEERS = {
+    name: Environment(
+        requirements=f"{name}.txt",
+        checks=(("python", "-m", "pip", "check"), _versions("import sys", name)),
+    )
+    for name in ("vllm-router", "sglang-router", "smg", "litellm")
+}
+KNOWN = ENVIRONMENTS | PEERS
+
 
 def venvs_folder() -> Path:
     """Where the environments are."""
@@ -78,7 +88,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Make one environment per component.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(ENVIRONMENTS)}; none: all"
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(KNOWN)}; none: the first three"
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at a time")
     what = parser.add_mutually_exclusive_group()
@@ -88,8 +98,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--adopt", action="store_true", help="check an environment of your own and use it as it is"
     )
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.names if name not in ENVIRONMENTS]:
-        parser.error(f"no such environment: {', '.join(unknown)}; one of {', '.join(ENVIRONMENTS)}")
+    if unknown := [name for name in options.names if name not in KNOWN]:
+        parser.error(f"no such environment: {', '.join(unknown)}; one of {', '.join(KNOWN)}")
     if options.jobs < 1:
         parser.error("--jobs: at least 1")
     options.names = list(dict.fromkeys(options.names or ENVIRONMENTS))
@@ -131,7 +141,7 @@ async def run(options: argparse.Namespace) -> int:
     progress = Progress()
     checkout = asyncio.Lock()
     makers = [
-        Maker(name, ENVIRONMENTS[name], venvs_folder() / name, progress, checkout)
+        Maker(name, KNOWN[name], venvs_folder() / name, progress, checkout)
         for name in options.names
     ]
     if options.check:

@@ -30,6 +30,7 @@ def call(
     max_queue: int = 100,
     seconds: float = SOON,
     stream: bool = False,
+    only: str | None = None,
 ) -> Call:
     """Build a call that may go to `backends`; its deadline is `seconds` from now."""
     forms = frozenset({Form.OPENAI})
@@ -45,4 +46,4 @@ def call(
     )
     message = Message(Form.OPENAI, "POST", "/v1/chat/completions", (), b"{}")
     deadline = asyncio.get_running_loop().time() + seconds
-    return Call(Target(owner, version, False), message, deadline, stream)
+    return Call(Target(owner, version, False), message, deadline, stream, only)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support import HttpUpstream, LoopThread, sized
 
-from gateway.admin_client import AdminError, fetch_models, read_models, table
+from gateway.admin_client import Admin, AdminError, read_models, table
 
 TOKEN = "admin-token-5f"
 
@@ -30,7 +30,7 @@ def _forget(server: HttpUpstream) -> None:
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_the_token_is_sent_to_the_admin_api(server: HttpUpstream, slash: str) -> None:
     server.probe_script = sized(b"[]")
-    assert fetch_models(server.url + slash, f" {TOKEN}\n") == b"[]"
+    assert Admin(server.url + slash, f" {TOKEN}\n").models() == b"[]"
     (request,) = server.probes
     assert request.path == "/api/models"
     assert request.headers["authorization"] == f"Bearer {TOKEN}"
@@ -39,7 +39,7 @@ def test_the_token_is_sent_to_the_admin_api(server: HttpUpstream, slash: str) ->
 @pytest.mark.parametrize("token", [None, ""])
 def test_without_a_token_none_is_sent(server: HttpUpstream, token: str | None) -> None:
     server.probe_script = sized(b"[]")
-    fetch_models(server.url.removeprefix("http://"), token)
+    Admin(server.url.removeprefix("http://"), token).models()
     assert "authorization" not in server.probes[0].headers
 
 
@@ -56,7 +56,7 @@ def test_without_a_token_none_is_sent(server: HttpUpstream, token: str | None) -
 def test_other_answers(server: HttpUpstream, status: str, says: str) -> None:
     server.probe_script = sized(b"secret body", status)
     with pytest.raises(AdminError, match=f"^{server.url} {says.replace('?', '.')}") as caught:
-        fetch_models(server.url, TOKEN)
+        Admin(server.url, TOKEN).models()
     assert "secret" not in str(caught.value)
     assert TOKEN not in str(caught.value)
 
@@ -64,7 +64,7 @@ def test_other_answers(server: HttpUpstream, status: str, says: str) -> None:
 def test_what_is_no_http(server: HttpUpstream) -> None:
     server.probe_script = [b"SSH-2.0-x\r\n\r\n"]
     with pytest.raises(AdminError, match="is the gateway running"):
-        fetch_models(server.url, TOKEN)
+        Admin(server.url, TOKEN).models()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_is_no_http(server: HttpUpstream) -> None:
 )  # fmt: skip
 def test_where_nothing_answers(url: str) -> None:
     with pytest.raises(AdminError, match=r"is the gateway running\? --admin says where") as caught:
-        fetch_models(url, TOKEN)
+        Admin(url, TOKEN).models()
     assert TOKEN not in str(caught.value)
 
 
@@ -83,7 +83,7 @@ def test_a_token_that_can_not_be_sent(token: str) -> None:
     with pytest.raises(
         AdminError, match=r"^the admin token has characters that no header may hold"
     ):
-        fetch_models("http://127.0.0.1:9", token)
+        Admin("http://127.0.0.1:9", token).models()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'[{"name": "x"}]', b"<html>", b"\xff"])

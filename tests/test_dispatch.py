@@ -11,6 +11,7 @@ from gateway.dispatch import Dispatch, Flight
 from gateway.errors import (
     DeadlineExceeded,
     Overloaded,
+    Unavailable,
     UpstreamError,
     UpstreamInvalid,
     UpstreamTimeout,
@@ -23,17 +24,13 @@ EVENTS = Head(200, ((b"content-type", b"text/event-stream"),))
 
 
 class World:
-    """A dispatch over an adapter in memory, and what its gauge was told."""
+    """A dispatch over an adapter in memory, and what its gauge shows."""
 
     def __init__(self) -> None:
         self.adapter = InMemory()
-        self.counts: dict[str, int] = {}
-        self.dispatch = Dispatch({"memory": self.adapter}, self._counted)
+        self.dispatch = Dispatch({"memory": self.adapter})
         self.slots = self.dispatch.slots
-
-    def _counted(self, name: str, count: int) -> None:
-        assert count >= 0
-        self.counts[name] = count
+        self.counts = self.slots.counts()
 
     def go(self, one: Call) -> "asyncio.Task[bytes]":
         return asyncio.create_task(self.whole(one))
@@ -243,6 +240,35 @@ async def test_nothing_is_sent_again_after_the_first_piece(world: World) -> None
         with pytest.raises(UpstreamUnreachable, match=r"^chat@1: the backend is gone$"):
             await flight.read()
     assert len(world.adapter.sent) == 1
+
+
+@played
+async def test_a_pinned_call_is_sent_and_retried_at_its_one_backend(world: World) -> None:
+    world.adapter.answer(Scripted(before=[UpstreamUnreachable("is down")]), backend="b")
+    assert await world.whole(call([A, B, C], only="b")) == b"{}"
+    assert [sent.backend for sent in world.adapter.sent] == ["b", "b"]
+
+
+@played
+async def test_a_pinned_call_waits_for_its_own_slot_only(world: World) -> None:
+    gate = Gate()
+    world.adapter.answer(Scripted(before=[gate]), backend="b")
+    first = world.go(call([A, B], only="b"))
+    await settle()
+    pinned = world.go(call([A, B], only="b"))
+    await settle()
+    assert not pinned.done()
+    assert await world.whole(call([A, B])) == b"{}"  # a is free, and not for the pinned one
+    gate.open()
+    await asyncio.gather(first, pinned)
+    assert [sent.backend for sent in world.adapter.sent] == ["b", "a", "b"]
+
+
+@played
+async def test_a_pinned_call_whose_backend_is_away_says_so(world: World) -> None:
+    with pytest.raises(Unavailable, match=r"chat@1: the one backend .* is not ready"):
+        await world.whole(call([A, B], only="c"))
+    assert world.adapter.sent == []
 
 
 @played

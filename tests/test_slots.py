@@ -42,8 +42,8 @@ class SlotsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.counts: dict[str, int] = {}
-        self.slots = Slots(self._counted)
+        self.slots = Slots()
+        self.counts = self.slots.counts()
         self.all: list[Taken] = []
         self.holding: list[tuple[Taken, Backend]] = []
         self.woken: list[Taken] = []
@@ -58,10 +58,6 @@ class SlotsMachine(RuleBasedStateMachine):
         assert not any(self.counts.values()), self.counts
         assert not any(self.slots.waiting(model, 1) for model in BOUNDS)
         self.loop.close()
-
-    def _counted(self, name: str, count: int) -> None:
-        assert 0 <= count <= max(BOUNDS.values())
-        self.counts[name] = count
 
     def _run(self, steps: int = 1) -> None:
         for _ in range(steps):
@@ -125,6 +121,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
     @invariant()
     def bounds_hold(self) -> None:
+        assert all(0 <= count <= max(BOUNDS.values()) for count in self.counts.values())
         for taken, got in self.holding:
             assert got.id in taken.able
         for one in BACKENDS:

@@ -4,14 +4,14 @@ No error repeats an address or a value from here: credentials may hide in either
 """
 
 import re
-import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.config import shape
+from gateway.config import pems, shape
 from gateway.config.problems import Problems
 from gateway.config.values import address
+from gateway.protocols import model_config, wire
 from gateway.types import TLS, Backend, Form, Headers, Launch
 
 Keys = Mapping[str, Form]
@@ -26,6 +26,8 @@ _RESERVED = frozenset(
 )  # fmt: skip
 _LOOPBACK = "127.0.0.1"
 _GRPC = "grpc"
+_MODELS = "model_config_file"
+_MAX_FILE = 2**20
 _ADDRESSES = ("url", "rest", _GRPC)
 
 
@@ -70,7 +72,29 @@ class BackendBuilder:
             addresses={keys[key]: value for key, value in found.items()},
             headers=self._headers(place, entry),
             tls=self._tls(place, entry.tls),
+            model_config=self._model_config((*place, _MODELS), entry, keys),
         )
+
+    def _model_config(self, place: Place, entry: shape.Backend, keys: Keys) -> bytes:
+        """Read what a server was started to serve, in its own text form."""
+        if entry.model_config_file is None:
+            return b""
+        launched = entry.launch is not None and entry.launch.grpc_port is not None
+        if _GRPC not in keys or not (entry.grpc or launched):
+            self._problems.say(place, "is for reloads, which go to a gRPC address; give it one")
+        try:
+            with Path(entry.model_config_file).open("rb") as file:
+                content = file.read(_MAX_FILE + 1)
+            if len(content) > _MAX_FILE:
+                raise ValueError(f"is larger than {_MAX_FILE} bytes")
+            return model_config.from_text(wire.load(), content.decode("utf-8"))
+        except UnicodeDecodeError:
+            self._problems.say(place, "is not UTF-8 text")
+        except ValueError as error:
+            self._problems.say(place, str(error))
+        except OSError as error:
+            self._problems.say(place, f"can't be read: {error.strerror}")
+        return b""
 
     def _check_same(self, place: Place, backend: Backend) -> None:
         """One server is known by its address, so there is one way to reach it."""
@@ -79,8 +103,8 @@ class BackendBuilder:
             first = ".".join(map(str, where))
             self._problems.say(
                 place,
-                f"is the server of {first}, with other addresses, headers, api_key or tls; "
-                "write both alike",
+                f"is the server of {first}, with other addresses, headers, api_key, tls or "
+                f"{_MODELS}; write both alike",
             )
 
     def _found(self, place: Place, entry: shape.Backend, keys: Keys) -> dict[str, str]:
@@ -171,23 +195,10 @@ class BackendBuilder:
         if entry is None:
             return None
         here = (*place, "tls")
-        paths = {
-            key: Path(value) for key in ("ca", "cert", "key") if (value := getattr(entry, key))
-        }
+        paths = pems.paths_of(entry, "ca", "cert", "key")
         if ("cert" in paths) != ("key" in paths):
             self._problems.say(here, "cert and key go together")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        try:
-            if "ca" in paths:
-                context.load_verify_locations(paths["ca"])
-        except OSError as error:
-            self._problems.say((*here, "ca"), f"can't be used: {error.strerror or error}")
-        try:
-            if "cert" in paths and "key" in paths:
-                # With a password given, nobody is asked for one.
-                context.load_cert_chain(paths["cert"], paths["key"], password="")
-        except OSError as error:
-            self._problems.say((*here, "cert"), f"can't be used: {error.strerror or error}")
+        pems.check(self._problems, here, paths, "ca")
         return TLS(**paths, server_name=entry.server_name)
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.config import shape
+from gateway.config import pems, shape
 from gateway.config.backends import BackendBuilder
 from gateway.config.problems import Problems
 from gateway.errors import shown
@@ -17,7 +17,9 @@ from gateway.types import (
     Form,
     Limits,
     Model,
+    Patience,
     Server,
+    ServerTLS,
     Tenant,
     Timeouts,
     Version,
@@ -96,7 +98,19 @@ def _server(problems: Problems, file: shape.File, models: tuple[Model, ...]) -> 
         drain=entry.drain,
         ready_requires=tuple(entry.ready_requires),
         cors=tuple(entry.cors),
+        request_compression=entry.request_compression,
+        patience=Patience(entry.timeouts.head, entry.timeouts.body, entry.timeouts.idle),
+        tls=_server_tls(problems, entry.tls),
+        workers=entry.workers,
     )
+
+
+def _server_tls(problems: Problems, entry: shape.ServerTLS | None) -> ServerTLS | None:
+    if entry is None:
+        return None
+    paths = pems.paths_of(entry, "cert", "key", "client_ca")
+    pems.check(problems, ("server", "tls"), paths, "client_ca")
+    return ServerTLS(**paths)
 
 
 def _tenants(problems: Problems, auth: shape.Auth | None) -> tuple[Tenant, ...] | None:
@@ -111,7 +125,7 @@ def _tenants(problems: Problems, auth: shape.Auth | None) -> tuple[Tenant, ...] 
             problems.say(("auth", "keys", index, "sha256"), "is another key's digest")
         names.add(key.name)
         digests.add(key.sha256)
-    return tuple(Tenant(key.name, key.sha256, tuple(key.models)) for key in auth.keys)
+    return tuple(Tenant(key.name, key.sha256, tuple(key.models), key.reload) for key in auth.keys)
 
 
 class _Builder:

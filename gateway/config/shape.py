@@ -42,6 +42,26 @@ def _at(text: str) -> Address:
     return address(text)
 
 
+class Patience(Section):
+    """How long clients are waited for."""
+
+    head: Positive = Field(10.0, description="for a request's line and headers")
+    body: Positive = Field(
+        30.0, description="for a body; one that keeps coming has a second more for each 64 KiB"
+    )
+    idle: Positive = Field(75.0, description="for the next request on a connection")
+
+
+class ServerTLS(Section):
+    """The gateway's own certificate, for its http and grpc listeners."""
+
+    cert: Text = Field(description="PEM file of the certificate and those between it and the root")
+    key: Text = Field(description="PEM file of its private key")
+    client_ca: Text | None = Field(
+        None, description="PEM file of authorities; clients must show a certificate of theirs"
+    )
+
+
 class Server(Section):
     """Where the gateway listens, and how it ends."""
 
@@ -50,11 +70,19 @@ class Server(Section):
     admin: Listen = Field(_at("127.0.0.1:8082"), description="the admin API and its documentation")
     metrics: Listen = Field(_at("0.0.0.0:8083"), description="/metrics, /healthz and /readyz")
     drain: Seconds = Field(30.0, description="how long requests in flight may take at the end")
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="processes that serve the http and grpc listeners"
+    )
     ready_requires: list[Text] = Field(
         [], description="models that must be ready before /readyz says so"
     )
     cors: list[Text] = Field(
         [], description="origins whose pages may call the http listener; '*' for all"
+    )
+    timeouts: Patience = Field(Patience(), description="how long clients are waited for")
+    tls: ServerTLS | None = Field(None, description="speak TLS on the http and grpc listeners")
+    request_compression: bool = Field(
+        False, description="take request bodies in gzip and deflate; they are inflated here"
     )
 
 
@@ -64,6 +92,10 @@ class Limits(Section):
     max_body: Bytes = Field(64 * 2**20, description="the largest request body")
     header_bytes: Bytes = Field(32 * 2**10, description="all headers of a request together")
     json_depth: Annotated[int, Field(ge=1, le=512)] = Field(64, description="levels of nesting")
+    body_budget: Bytes = Field(2**30, description="all request bodies held at one time")
+    connections: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="open connections to the http listener"
+    )
 
 
 class Key(Section):
@@ -72,6 +104,9 @@ class Key(Section):
     name: Text = Field(description="shown in metrics and logs as the tenant")
     sha256: Digest = Field(description="of the key: printf %s KEY | sha256sum")
     models: list[Text] = Field(["*"], description="names or globs of models that it may use")
+    reload: bool = Field(
+        False, description="it may have backends load and unload them (HandleReloadConfigRequest)"
+    )
 
 
 class Admin(Section):
@@ -128,6 +163,9 @@ class Backend(Section):
     launch: Launch | None = Field(None, description="start it instead of finding it")
     api_key: Text | None = Field(None, description="sent to it as a bearer token")
     headers: dict[str, str] = Field({}, description="sent to it with every call")
+    model_config_file: Text | None = Field(
+        None, description="the file that it was started with, for reloads of single models"
+    )
     tls: TLS | None = Field(None, description="trust; an https URL needs no section")
 
 

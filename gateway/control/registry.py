@@ -3,12 +3,17 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from gateway.control import world
 from gateway.types import Adapter, Backend, Configuration, Seen, Snapshot
 
 _log = logging.getLogger("isthmus.registry")
+
+_MAX_NOTES = 1000
+"""Different things told of LoRA adapters; who fills a log with names is told no more."""
 
 Changed = Callable[[str, Seen], None]
 """Told a backend's id and what was seen of it, after each probe that changed the world."""
@@ -28,8 +33,11 @@ class Registry:
         self._adapters = adapters
         self._changed = changed
         self._interval = interval
+        self._wanted = world.wanted_names(configuration.models)
         self._sights: dict[world.Place, Seen] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._looking: defaultdict[world.Place, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._noted: set[str] = set()
         self._snapshot = world.snapshot(configuration, {})
 
     def snapshot(self) -> Snapshot:
@@ -38,15 +46,19 @@ class Registry:
 
     async def start(self) -> None:
         """Probe every backend once, then keep probing in the background."""
-        wanted = world.wanted_names(self._configuration.models)
         backends = {
             world.place(b): b for model in self._configuration.models for b in model.backends
         }
-        await asyncio.gather(*(self._look(b, wanted[place]) for place, b in backends.items()))
-        self._tasks = [
-            asyncio.create_task(self._follow(backend, wanted[place]))
-            for place, backend in backends.items()
-        ]
+        await self.look_again(backends.values())
+        self._tasks = [asyncio.create_task(self._follow(backend)) for backend in backends.values()]
+
+    async def look_again(self, backends: Iterable[Backend]) -> None:
+        """Probe backends now; returns when the Snapshot shows what is there at this moment."""
+        await asyncio.gather(*(self._look(backend) for backend in backends))
+
+    def seen(self, backend: Backend) -> Seen | None:
+        """Return what the last probe of a backend saw."""
+        return self._sights.get(world.place(backend))
 
     async def stop(self) -> None:
         """End the probes."""
@@ -54,23 +66,35 @@ class Registry:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _follow(self, backend: Backend, wanted: frozenset[str]) -> None:
+    async def _follow(self, backend: Backend) -> None:
         while True:
             # Spread out, so that many backends are not all asked in the same moment.
             await asyncio.sleep(self._interval * random.uniform(0.9, 1.1))
-            await self._look(backend, wanted)
+            await self._look(backend)
 
-    async def _look(self, backend: Backend, wanted: frozenset[str]) -> None:
-        seen = await self._probe(backend, wanted)
+    async def _look(self, backend: Backend) -> None:
+        """Probe a backend; one probe at a time, so that an older one can't undo a newer one."""
+        place = world.place(backend)
+        async with self._looking[place]:
+            self._note(backend, await self._probe(backend, self._wanted[place]))
+
+    def _note(self, backend: Backend, seen: Seen) -> None:
         place = world.place(backend)
         before = self._sights.get(place)
+        if before is not None and not seen.up:  # its adapters are down with it, not gone
+            seen = replace(seen, loras=before.loras)
         if seen == before:
             return
         self._sights[place] = seen
-        self._snapshot = world.snapshot(self._configuration, self._sights)
+        self._snapshot = world.snapshot(self._configuration, self._sights, self._tell_once)
         if before is None or before.up != seen.up:
             _tell(backend, seen)
         self._changed(backend.id, seen)
+
+    def _tell_once(self, note: str) -> None:
+        if note not in self._noted and len(self._noted) < _MAX_NOTES:
+            self._noted.add(note)
+            _log.warning("%s", note)
 
     async def _probe(self, backend: Backend, wanted: frozenset[str]) -> Seen:
         try:

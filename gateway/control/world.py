@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from gateway.control import lora
 from gateway.types import Backend, Configuration, Model, Seen, Signatures, Snapshot, State, Version
 
 _UNSEEN = Seen(False, "not probed yet")
@@ -30,13 +31,17 @@ def wanted_names(models: tuple[Model, ...]) -> Mapping[Place, frozenset[str]]:
     return {key: frozenset(names) for key, names in wanted.items()}
 
 
-def snapshot(configuration: Configuration, sights: Sights) -> Snapshot:
-    """Build the world as it is now."""
+def snapshot(
+    configuration: Configuration, sights: Sights, note: lora.Note = lambda told: None
+) -> Snapshot:
+    """Build the world as it is now. `note` is told of LoRA adapters that are left out of it."""
     models: dict[str, Model] = {}
     for desired in configuration.models:
         model = _model(desired, sights)
         for name in (model.name, *model.aliases):
             models[name] = model
+    adapters = lora.adapters(models, lambda b: sights.get(place(b), _UNSEEN), note)
+    models |= {name: _model(adapter, sights) for name, adapter in adapters.items()}
     tenants = configuration.tenants
     return Snapshot(
         models=models,

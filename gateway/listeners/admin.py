@@ -1,93 +1,96 @@
-"""The admin API, for people and for the command line: FastAPI, with its documentation at `/docs`.
+"""The admin API, for people and for the command line: FastAPI, documented at `/docs`.
 
-It reads the Snapshot and shows it; a token is needed as soon as one is configured.
+It shows the Snapshot, and has LoRA adapters loaded and unloaded; a token is needed as soon as one
+is configured. The documentation is of both planes, and asks for none.
 """
 
 from collections.abc import Callable
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.types import Backend, Model, Snapshot, Version
+from gateway.control.lora_changes import LoraChanges
+from gateway.errors import GatewayError
+from gateway.listeners import openapi, openapi_page
+from gateway.listeners.admin_adapters import adapter_routes
+from gateway.listeners.admin_views import Loads, ModelView, model_view
+from gateway.types import Address, Snapshot
 
+MAX_BODY = 2**20
+"""Bytes of a request's body; nothing that is asked here comes near it."""
 
-class BackendView(BaseModel):
-    """One server of models, and the calls on it now."""
-
-    id: str
-    forms: list[str]
-    ready: bool
-    inflight: int
-
-
-class VersionView(BaseModel):
-    """One version: its state, and why it is so."""
-
-    version: int
-    state: str
-    why: str
-    served_name: str
-    ready: bool
-    waiting: int
-    backends: list[BackendView]
-
-
-class ModelView(BaseModel):
-    """One model, with all that decides where its requests go."""
-
-    name: str
-    aliases: list[str]
-    adapter: str
-    discovers: bool
-    labels: dict[str, int]
-    traffic: dict[str, float]
-    versions: list[VersionView]
-
-
-class Loads:
-    """How busy things are, as the admin API needs it."""
-
-    def __init__(self, inflight: Callable[[str], int], waiting: Callable[[str, int], int]) -> None:
-        self.inflight = inflight
-        self.waiting = waiting
+_NOTHING_FETCHED = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
 def admin_app(
-    snapshot: Callable[[], Snapshot], loads: Loads, token_digest: bytes | None, version: str
-) -> FastAPI:
-    """Build the application. `token_digest` is the SHA-256 of the token, if one is needed."""
+    snapshot: Callable[[], Snapshot],
+    loads: Loads,
+    adapters: LoraChanges,
+    token_digest: bytes | None,
+    version: str,
+    data_plane: Callable[[], Address | None],
+) -> ASGIApp:
+    """Build the application.
+
+    `token_digest` is the SHA-256 of the token, if one is needed; `data_plane` tells where the
+    http listener is, for the documentation.
+    """
     app = FastAPI(
-        title="Isthmus admin API",
+        title="Isthmus",
         version=version,
+        docs_url=None,
+        redoc_url=None,
         dependencies=[Depends(_guard(token_digest))] if token_digest else [],
     )
+    app.include_router(adapter_routes(adapters))
 
-    @app.get("/api/models", summary="All models with their versions, labels and backends")
+    @app.get("/api/models", summary="All models", tags=["Models"])
     async def models() -> list[ModelView]:
-        """Show every model, each once, by its name."""
+        """Show every model with its versions, labels and backends, each once, by its name."""
         return [
-            _model(model, loads)
+            model_view(model, loads)
             for name, model in sorted(snapshot().models.items())
             if name == model.name
         ]
 
-    @app.get("/api/models/{name:path}", summary="One model")
+    @app.get("/api/models/{name:path}", summary="One model", tags=["Models"])
     async def one_model(name: str) -> ModelView:
         """Show one model, by its name or an alias."""
         model = snapshot().models.get(name)
         if model is None:
             raise HTTPException(404, f"no model is called {name!r}; GET /api/models lists them")
-        return _model(model, loads)
+        return model_view(model, loads)
 
-    return app
+    @app.exception_handler(GatewayError)
+    async def refused(request: Request, error: GatewayError) -> JSONResponse:
+        return JSONResponse({"detail": error.message}, error.status)
+
+    _document(app, data_plane)
+    return _Bounded(app)
+
+
+def _document(app: FastAPI, data_plane: Callable[[], Address | None]) -> None:
+    """Put both planes on one page, and into one OpenAPI document."""
+    admin_plane = app.openapi
+
+    def both() -> dict[str, Any]:
+        return openapi.document(admin_plane(), data_plane())
+
+    app.openapi = both  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+    async def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(openapi_page.render(both()), headers=_NOTHING_FETCHED)
+
+    app.add_route("/docs", docs, include_in_schema=False)  # a plain route asks for no token
 
 
 def _guard(digest: bytes) -> Callable[..., None]:
-    bearer = HTTPBearer(auto_error=False)
+    bearer = HTTPBearer(auto_error=False, description="the admin token, where one is configured")
 
     def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
         if given is None or not compare_digest(sha256(given.credentials.encode()).digest(), digest):
@@ -100,35 +103,21 @@ def _guard(digest: bytes) -> Callable[..., None]:
     return check
 
 
-def _model(model: Model, loads: Loads) -> ModelView:
-    return ModelView(
-        name=model.name,
-        aliases=list(model.aliases),
-        adapter=model.adapter,
-        discovers=model.discovers,
-        labels=dict(model.labels),
-        traffic={str(share): weight for share, weight in model.traffic},
-        versions=[_version(model.versions[number], loads) for number in sorted(model.versions)],
-    )
+class _Bounded:
+    """Refuses bodies beyond `MAX_BODY`, by their length or as they come."""
 
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-def _version(version: Version, loads: Loads) -> VersionView:
-    ready = {backend.id for backend in version.ready}
-    return VersionView(
-        version=version.number,
-        state=version.state,
-        why=version.why,
-        served_name=version.served_name,
-        ready=bool(ready),
-        waiting=loads.waiting(version.model, version.number),
-        backends=[_backend(backend, backend.id in ready, loads) for backend in version.backends],
-    )
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
 
+        async def bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY:
+                raise HTTPException(413, f"the body is larger than {MAX_BODY} bytes")
+            return message
 
-def _backend(backend: Backend, ready: bool, loads: Loads) -> BackendView:
-    return BackendView(
-        id=backend.id,
-        forms=sorted(backend.forms),
-        ready=ready,
-        inflight=loads.inflight(backend.id),
-    )
+        await self._app(scope, bounded, send)

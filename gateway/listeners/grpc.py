@@ -6,6 +6,8 @@ its message is read, and the same handler serves every method of the table.
 
 from __future__ import annotations
 
+import asyncio
+import math
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -16,7 +18,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from gateway.errors import ClientGone, Code, UnknownRoute
+from gateway.errors import Code, DeadlineExceeded, InvalidRequest, UnknownRoute
+from gateway.listeners.certificates import Certificates
 from gateway.listeners.grpc_health import HealthService
 from gateway.listeners.health import Health
 from gateway.pipeline import Pipeline
@@ -41,10 +44,13 @@ class GrpcIncoming:
         self._context = context
 
     async def body(self) -> bytes:
-        """Read the message. Raises `ClientGone`; one over the limit ends the call by itself."""
+        """Read the message. Raises `InvalidRequest` where the client ends without one.
+
+        One over the limit ends the call by itself, and so does a client that leaves.
+        """
         message = await self._context.read()
         if not isinstance(message, bytes):  # grpc.aio.EOF
-            raise ClientGone("the client sent no message")
+            raise InvalidRequest("the call ended without a message; send one request")
         return message
 
 
@@ -54,6 +60,9 @@ class GrpcReply:
     def __init__(self, context: Context) -> None:
         self.started = False
         self.at_event_end = False
+        self.gone = True
+        """Whether the client left: nothing else cancels a call before its answer is given."""
+        self.deadline = math.inf
         self._context = context
         self._head = Head(Code.OK)
         self._written = False
@@ -67,16 +76,24 @@ class GrpcReply:
     async def piece(self, data: bytes) -> None:
         """Send a message."""
         self._written = True
-        await self._context.write(data)
+        await self._write(data)
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last message, if there is one, and set the status."""
         if data or (self._head.status == Code.OK and not self._written):
-            await self._context.write(data)
+            await self._write(data)
         self._context.set_trailing_metadata(_metadata(self._head.trailers))
         if self._head.status != Code.OK:
             self._context.set_code(_CODES[self._head.status])
             self._context.set_details(self._head.detail)
+
+    async def _write(self, data: bytes) -> None:
+        until = self.deadline if math.isfinite(self.deadline) else None
+        try:
+            async with asyncio.timeout_at(until):
+                await self._context.write(data)
+        except TimeoutError:
+            raise DeadlineExceeded("the answer was not taken within the time allowed") from None
 
     def abort(self) -> None:
         """End a started call as lost."""
@@ -114,8 +131,9 @@ class DataPlane(grpc.GenericRpcHandler):
 
     def _request(self, operation: Operation, context: Context) -> Request:
         headers = _headers(context.invocation_metadata())
+        first = fields.firsts(headers)
         return Request(
-            id=fields.request_id(headers) or f"{random.getrandbits(64):016x}",
+            id=fields.request_id(first) or f"{random.getrandbits(64):016x}",
             operation=operation,
             ref=None,
             headers=headers,
@@ -123,22 +141,34 @@ class DataPlane(grpc.GenericRpcHandler):
             reply=GrpcReply(context),
             received=time.monotonic(),
             timeout=context.time_remaining(),
+            first=first,
         )
 
 
 class GrpcListener:
-    """The server: data plane, health and reflection on one port."""
+    """The server: data plane, health and reflection on one port, `shared` with other workers."""
 
     def __init__(
-        self, pipeline: Pipeline, wire: Wire, health: Health, limits: Limits, address: Address
+        self,
+        pipeline: Pipeline,
+        wire: Wire,
+        health: Health,
+        limits: Limits,
+        address: Address,
+        certificates: Certificates | None = None,
+        shared: bool = False,
     ) -> None:
         front = TensorFlowServingGrpc(wire)
         self._health = HealthService(health, wire.services)
-        self._server = grpc.aio.server(options=_options(limits))
+        self._server = grpc.aio.server(options=_options(limits, shared))
         self._server.add_generic_rpc_handlers((DataPlane(pipeline, front),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         _reflect(self._server, wire)
-        self.port = self._server.add_insecure_port(str(address))
+        self.port = (
+            self._server.add_insecure_port(str(address))
+            if certificates is None
+            else self._server.add_secure_port(str(address), _credentials(certificates))
+        )
 
     async def start(self) -> None:
         """Begin to serve."""
@@ -150,13 +180,34 @@ class GrpcListener:
         await self._server.stop(grace)
 
 
-def _options(limits: Limits) -> Sequence[tuple[str, int]]:
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Return credentials that look at the files again for new connections once they changed."""
+    seen = certificates.stamp()
+
+    def load() -> grpc.ServerCertificateConfiguration:
+        key, chain, authorities = certificates.pem()
+        return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+
+    def fetch() -> Any:  # None: as they were, which the package's types do not know
+        nonlocal seen
+        stamp = certificates.stamp()
+        if stamp == seen or not certificates.loadable():
+            return None
+        seen = stamp
+        return load()
+
+    return grpc.dynamic_ssl_server_credentials(
+        load(), fetch, require_client_authentication=certificates.tls.client_ca is not None
+    )
+
+
+def _options(limits: Limits, shared: bool) -> Sequence[tuple[str, int]]:
     return (
         ("grpc.max_receive_message_length", limits.max_body),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", limits.header_bytes),
         ("grpc.absolute_max_metadata_size", limits.header_bytes),
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shared)),
     )
 
 

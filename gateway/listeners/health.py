@@ -6,12 +6,11 @@ gateway and `/readyz/MODEL` of one model; `server.ready_requires` ties the two t
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
-from gateway.types import Model, Snapshot
+from gateway.protocols.headers import JSON
+from gateway.types import Head, Model, Snapshot, Whole
 
-App = Callable[..., Awaitable[None]]
 _READY = "/readyz"
 
 
@@ -54,7 +53,7 @@ class Health:
         """Whether there is a model of that name."""
         return name in self._snapshot().models
 
-    def http(self, path: str) -> App | None:
+    def answer(self, path: str) -> Whole | None:
         """Return the answer to a health path, or None for any other."""
         if path == "/healthz":
             return _answer(200, "ok")
@@ -73,23 +72,9 @@ def model_ready(model: Model) -> bool:
     return any(version.ready for version in model.versions.values())
 
 
-def _verdict(problem: str | None) -> App:
+def _verdict(problem: str | None) -> Whole:
     return _answer(200, "ok") if problem is None else _answer(503, problem)
 
 
-def _answer(status: int, text: str) -> App:
-    body = json.dumps({"status": text}).encode()
-
-    async def app(
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[Any]],
-        send: Callable[[Any], Awaitable[None]],
-    ) -> None:
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    return app
+def _answer(status: int, text: str) -> Whole:
+    return Whole(Head(status, (JSON,)), json.dumps({"status": text}).encode())

@@ -1,39 +1,50 @@
 """What is safe to scrape: `/metrics`, `/healthz`, `/readyz`. Read only."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
+from urllib.parse import unquote
 
+from gateway.errors import GatewayError
 from gateway.listeners.health import Health
+from gateway.listeners.http_exchange import Exchange
+from gateway.protocols.headers import first
+from gateway.types import Head, Whole
 
 
-class MetricsApp:
-    """The ASGI application; `render` writes Prometheus' text format and its content type."""
+class MetricsPlane:
+    """`http_connection.Serving`; `render` writes Prometheus' text format and its content type."""
 
-    def __init__(self, render: Callable[[], tuple[bytes, str]], health: Health) -> None:
+    def __init__(self, render: Callable[[str], tuple[bytes, str]], health: Health) -> None:
         self._render = render
         self._health = health
 
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[Any]],
-        send: Callable[[Any], Awaitable[None]],
-    ) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            return
-        reading = scope["method"] in ("GET", "HEAD")
-        health = self._health.http(scope["path"]) if reading else None
+    async def serve(self, exchange: Exchange) -> None:
+        """Answer a scrape or a probe."""
+        await _send(exchange, self._answer(exchange))
+
+    async def refuse(self, exchange: Exchange, error: GatewayError) -> None:
+        """Answer what is no request."""
+        await _send(exchange, _text(error.status, error.message))
+
+    def _answer(self, exchange: Exchange) -> Whole:
+        request = exchange.request
+        path = unquote(request.target.partition(b"?")[0].decode("latin-1"))
+        health = self._health.answer(path)
+        if health is None and path != "/metrics":
+            return _text(404, "only /metrics, /healthz and /readyz are here")
+        if request.method not in ("GET", "HEAD"):
+            return _text(405, "only GET is served here", (b"allow", b"GET, HEAD"))
         if health is not None:
-            await health(scope, receive, send)
-            return
-        status, body, kind = 404, b"only /metrics, /healthz and /readyz are here\n", "text/plain"
-        if reading and scope["path"] == "/metrics":
-            status = 200
-            body, kind = self._render()
-        headers = [
-            (b"content-type", kind.encode()),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            return health
+        accept = first(request.headers, b"accept") or b""
+        body, kind = self._render(accept.decode("latin-1"))
+        return Whole(Head(200, ((b"content-type", kind.encode()),)), body)
+
+
+async def _send(exchange: Exchange, answer: Whole) -> None:
+    await exchange.start(answer.head)
+    await exchange.finish(answer.body)
+
+
+def _text(status: int, text: str, *fields: tuple[bytes, bytes]) -> Whole:
+    headers = ((b"content-type", b"text/plain"), *fields)
+    return Whole(Head(status, headers), text.encode() + b"\n")

@@ -105,12 +105,14 @@ class HttpServer:
         self._socket.close()
 
 
-def bind(address: Address) -> socket.socket:
-    """Bind a listening socket. Raises `OSError`."""
+def bind(address: Address, shared: bool = False) -> socket.socket:
+    """Bind a socket to listen on; a `shared` address may be others' too. Raises `OSError`."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind((address.host, address.port))
     except OSError:
         bound.close()

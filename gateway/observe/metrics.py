@@ -1,17 +1,19 @@
 """What Prometheus sees. Every label is bounded: a model that is not configured is `other`."""
 
 import logging
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
 
-from gateway.errors import UpstreamError
+from gateway.errors import GatewayError, UpstreamError
+from gateway.observe.series import Buckets, Count, Store
 from gateway.types import Outcome
 
 _MODEL = ("model", "version")
@@ -22,49 +24,49 @@ _OTHER = "other"
 _log = logging.getLogger("isthmus.request")
 
 
+class _Track(NamedTuple):
+    """The series that requests of one kind move."""
+
+    requests: Count
+    duration: Buckets
+    overhead: Buckets
+
+
 class Metrics:
     """Counts, and logs what failed. `types.Observer`."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one that no board uses
         self._registry = CollectorRegistry()
-        self._requests = Counter(
+        self.store = Store()
+        self._registry.register(self.store)
+        self._tracks: dict[tuple[str, ...], _Track] = {}
+        self._requests = self.store.counters(
             "isthmus_requests",
             "Requests that ended, by the code they ended with",
             (*_MODEL, "protocol", "operation", "code", "tenant"),
-            registry=self._registry,
         )
-        self._duration = Histogram(
+        self._duration = self.store.histograms(
             "isthmus_request_duration_seconds",
             "From a request's headers to its end",
             (*_MODEL, "operation"),
-            buckets=_SECONDS,
-            registry=self._registry,
+            _SECONDS,
         )
-        self._overhead = Histogram(
+        self._overhead = self.store.histograms(
             "isthmus_overhead_seconds",
             "The gateway's own share of a request: neither queue nor backend nor a slow client",
             (*_MODEL, "protocol"),
-            buckets=_OVERHEAD,
-            registry=self._registry,
+            _OVERHEAD,
         )
-        self._rejected = Counter(
+        self._rejected = self.store.counters(
             "isthmus_rejected",
             "Requests that the gateway answered with an error of its own",
             (*_MODEL, "reason"),
-            registry=self._registry,
         )
-        self._cancelled = Counter(
+        self._cancelled = self.store.counters(
             "isthmus_cancelled",
             "Requests whose client left, by the phase they were in",
             (*_MODEL, "where"),
-            registry=self._registry,
-        )
-        self._inflight = Gauge(
-            "isthmus_inflight_requests",
-            "Calls on a backend now",
-            ("backend",),
-            registry=self._registry,
         )
         self._up = Gauge(
             "isthmus_backend_up",
@@ -78,29 +80,70 @@ class Metrics:
             ("launch",),
             registry=self._registry,
         )
+        self._worker_restarts = Counter(
+            "isthmus_worker_restarts",
+            "Restarts of the gateway's own workers",
+            ("worker",),
+            registry=self._registry,
+        )
 
     def ended(self, outcome: Outcome) -> None:
         """Count a request that ended."""
-        model = outcome.model or _OTHER
-        version = outcome.version
-        self._requests.labels(
-            model, version, outcome.protocol, outcome.operation, outcome.code, outcome.tenant
-        ).inc()
-        self._duration.labels(model, version, outcome.operation).observe(outcome.seconds)
-        self._overhead.labels(model, version, outcome.protocol).observe(outcome.overhead)
-        if outcome.cancelled:
-            self._cancelled.labels(model, version, outcome.cancelled).inc()
-        elif outcome.error is not None:
-            self._rejected.labels(model, version, outcome.error.reason).inc()
-        self._log(outcome)
+        key = (
+            outcome.model,
+            outcome.version,
+            outcome.protocol,
+            outcome.operation,
+            outcome.code,
+            outcome.tenant,
+        )
+        track = self._tracks.get(key)
+        if track is None:
+            track = self._tracks[key] = self._track(*key)
+        track.requests.number += 1
+        track.duration.observe(outcome.seconds)
+        track.overhead.observe(outcome.overhead)
+        error = outcome.error
+        if outcome.cancelled or error is not None:
+            model = outcome.model or _OTHER
+            if outcome.cancelled:
+                self._cancelled.at(model, outcome.version, outcome.cancelled).number += 1
+            elif error is not None:
+                self._rejected.at(model, outcome.version, error.reason).number += 1
+        if _log.isEnabledFor(logging.DEBUG) or isinstance(error, UpstreamError):
+            self._log(outcome)
+
+    def _track(
+        self, model: str, version: str, protocol: str, operation: str, code: str, tenant: str
+    ) -> "_Track":
+        name = model or _OTHER
+        return _Track(
+            self._requests.at(name, version, protocol, operation, code, tenant),
+            self._duration.at(name, version, operation),
+            self._overhead.at(name, version, protocol),
+        )
 
     def failed(self, request_id: str, error: BaseException) -> None:
         """Log a bug with its trace."""
         _log.error("request %s met a bug in the gateway", request_id, exc_info=error)
 
-    def inflight(self, backend: str, count: int) -> None:
-        """Note how many calls are on a backend."""
-        self._inflight.labels(backend).set(count)
+    def watch_inflight(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Show the calls on each backend, as `counts` has them at a scrape."""
+        self.store.gauges(
+            "isthmus_inflight_requests",
+            "Calls on a backend now",
+            ("backend",),
+            lambda: {(backend,): float(count) for backend, count in counts().items()},
+        )
+
+    def watch_queues(self, waiting: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Show the calls that wait for each model and version, as `waiting` has them."""
+        self.store.gauges(
+            "isthmus_queue_depth",
+            "Calls that wait for a slot on a backend",
+            _MODEL,
+            lambda: {version: float(count) for version, count in waiting().items()},
+        )
 
     def backend_up(self, backend: str, up: bool) -> None:
         """Note whether a backend answers."""
@@ -109,6 +152,10 @@ class Metrics:
     def restarted(self, launch: str) -> None:
         """Count a restart."""
         self._restarts.labels(launch).inc()
+
+    def worker_restarted(self, worker: str) -> None:
+        """Count a restart of one of the gateway's own processes."""
+        self._worker_restarts.labels(worker).inc()
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Write all metrics in the text format that a scraper accepts, with its content type."""
@@ -132,6 +179,11 @@ class Metrics:
             outcome.code,
             outcome.seconds,
             f" cancelled={outcome.cancelled}" if outcome.cancelled else "",
-            f" error={error.reason}: {error.message}" if error else "",
+            f" error={_told(error)}" if error else "",
             f" backend={error.backend}" if isinstance(error, UpstreamError) else "",
         )
+
+
+def _told(error: GatewayError) -> str:
+    """Return an error as the log may hold it: without any part of a body."""
+    return error.reason if error.quotes else f"{error.reason}: {error.message}"

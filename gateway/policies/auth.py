@@ -42,6 +42,18 @@ def visible(tenant: Tenant | None, models: Mapping[str, Model]) -> Mapping[str, 
     return {name: model for name, model in models.items() if may_use(tenant, model)}
 
 
+def may_reload(tenant: Tenant | None) -> None:
+    """Raise `Forbidden` unless the caller may change what backends have loaded.
+
+    A gateway without keys is as open as the servers behind it.
+    """
+    if tenant is not None and not tenant.reload:
+        raise Forbidden(
+            f"key {tenant.name!r} may not have models loaded or unloaded; its entry in the "
+            "gateway's configuration has to say `reload: true`"
+        )
+
+
 def authorise(tenant: Tenant | None, model: Model) -> None:
     """Raise `Forbidden` unless the caller may use the model that its reference resolved to."""
     if not may_use(tenant, model):

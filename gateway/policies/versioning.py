@@ -1,6 +1,8 @@
 """Which version answers: by number, by label, by `latest`, or by the model's split. Pure."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from itertools import accumulate
 
 from gateway.errors import Unavailable, UnknownLabel, UnknownModel, UnknownVersion, shown
 from gateway.protocols.names import LATEST
@@ -19,8 +21,10 @@ def find_model(models: Mapping[str, Model], ref: Ref) -> Model:
         name = shown(ref.name)
         error = UnknownModel(f"The model `{name}` does not exist. {_known(models)}", param="model")
         error.servable = f"Latest({name})"
+        error.states = f"Could not find any versions of model {name}"
         if ref.version is not None:
             error.servable = f"Specific({name}, {ref.version})"
+            error.states = f"Could not find version {ref.version} of model {name}"
         raise error
     return model
 
@@ -44,7 +48,28 @@ def resolve(model: Model, ref: Ref, draw: float) -> Target:
         return Target(model, _numbered(model, ref.version), True)
     if ref.label is not None:
         return Target(model, _labelled(model, ref.label), True)
-    return Target(model, _chosen(model, draw), False)
+    return Choice(model).at(draw)
+
+
+class Choice:
+    """The gateway's choice among a model's versions, worked out once for all its requests.
+
+    Raises `Unavailable` where there is no version to choose.
+    """
+
+    __slots__ = ("_ends", "_targets")
+
+    def __init__(self, model: Model) -> None:
+        shares = _shares(model) or [(_preferred(model), 1.0)]
+        total = sum(weight for _, weight in shares)
+        self._targets = [Target(model, version, False) for version, _ in shares]
+        self._ends = [end / total for end in accumulate(weight for _, weight in shares)]
+
+    def at(self, draw: float) -> Target:
+        """Return the version for a draw in [0, 1)."""
+        if len(self._targets) == 1:
+            return self._targets[0]
+        return self._targets[min(bisect_right(self._ends, draw), len(self._targets) - 1)]
 
 
 def check_ready(version: Version) -> None:
@@ -67,6 +92,7 @@ def _numbered(model: Model, number: int) -> Version:
             f"{model.name} has no version {number}. {_known_versions(model)}", param="model"
         )
         error.servable = f"Specific({model.name}, {number})"
+        error.states = f"Could not find version {number} of model {model.name}"
         raise error
     return version
 
@@ -96,9 +122,8 @@ def _known_versions(model: Model) -> str:
     return f"{text}; labels: {labels}." if labels else f"{text}."
 
 
-def _chosen(model: Model, draw: float) -> Version:
-    if model.traffic:
-        return _split(model, draw)
+def _preferred(model: Model) -> Version:
+    """Return the version that answers where no split says so."""
     stable = model.labels.get(DEFAULT_LABEL)
     if stable is not None:
         version = model.versions.get(stable)
@@ -119,18 +144,11 @@ def _latest(model: Model) -> Version:
     return model.versions[next(ready, numbers[0])]
 
 
-def _split(model: Model, draw: float) -> Version:
+def _shares(model: Model) -> list[tuple[Version, float]]:
+    """Return what a split's versions get: those that are ready, or all where none is."""
     shares = [(_of_share(model, name), weight) for name, weight in model.traffic if weight > 0]
     known = [(version, weight) for version, weight in shares if version is not None]
-    ready = [(version, weight) for version, weight in known if version.ready] or known
-    if not ready:
-        return _latest(model)
-    at = draw * sum(weight for _, weight in ready)
-    for version, weight in ready:
-        at -= weight
-        if at < 0:
-            return version
-    return ready[-1][0]
+    return [(version, weight) for version, weight in known if version.ready] or known
 
 
 def _of_share(model: Model, name: str | int) -> Version | None:

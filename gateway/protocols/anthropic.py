@@ -19,6 +19,8 @@ _TYPES = {
     413: "request_too_large",
     415: "invalid_request_error",
     431: "invalid_request_error",
+    501: "invalid_request_error",
+    503: "overloaded_error",
     504: "timeout_error",
 }
 

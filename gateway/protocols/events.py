@@ -15,9 +15,10 @@ _ENOUGH = 4 * max(len(form) for form in _FORMS)
 
 def is_stream(headers: Headers) -> bool:
     """Whether an answer with these fields is a stream of events."""
-    return any(
-        name == b"content-type" and value.startswith(CONTENT_TYPE) for name, value in headers
-    )
+    for name, value in headers:
+        if name == b"content-type":
+            return value.startswith(CONTENT_TYPE)
+    return False
 
 
 def begins_with_error(start: bytes) -> bool | None:

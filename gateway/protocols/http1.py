@@ -9,11 +9,13 @@ from collections import deque
 import httptools
 
 from gateway.errors import UpstreamInvalid
+from gateway.protocols.headers import end_to_end
 from gateway.types import Head, Headers
 
 _MAX_HEAD = 64 * 2**10
 _MAX_FIELDS = 256
 _VERSIONS = ("1.1", "1.0")
+_FRAMES = (b"content-length", b"transfer-encoding")
 _NO_BODY = frozenset({204, 304})
 _SWITCHING = 101  # never asked for
 
@@ -22,44 +24,47 @@ def write_request(
     method: str, target: str, host: bytes, headers: Headers, extra: Headers, body: bytes
 ) -> bytes:
     """Write a request with a length-framed body; `extra` fields replace those of one name."""
-    names = {name for name, _ in extra}
-    parts = [method.encode(), b" ", target.encode("ascii"), b" HTTP/1.1\r\nhost: ", host]
+    parts = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), target.encode("ascii"), host)]
+    if extra:
+        names = {name for name, _ in extra}
+        headers = (*(field for field in headers if field[0] not in names), *extra)
     for name, value in headers:
-        if name not in names:
-            parts += (b"\r\n", name, b": ", value)
-    for name, value in extra:
-        parts += (b"\r\n", name, b": ", value)
+        parts += (name, b": ", value, b"\r\n")
     if body or method != "GET":
-        parts += (b"\r\ncontent-length: ", str(len(body)).encode())
-    parts += (b"\r\n\r\n", body)
+        parts.append(b"content-length: %d\r\n" % len(body))
+    parts += (b"\r\n", body)
     return b"".join(parts)
 
 
 class AnswerReader:
-    """Reads one answer from the bytes of a connection.
+    """Reads the answers of one connection, each when `begin` was called for it.
 
     `head` is set once the headers are whole, `pieces` fill with the body as it came, and
-    `complete` says that it is over. Informational answers (1xx) are passed over. The caller
-    takes pieces out, and keeps `buffered` true to what is left.
+    `complete` says that it is over. Informational answers (1xx) are passed over, and fields that
+    speak of the connection are dropped. The caller takes pieces out, and keeps `buffered` true to
+    what is left.
     """
 
     __slots__ = (
-        "_field_bytes", "_fields", "_parser", "_seen", "_size", "_until_close",
+        "_fields", "_parser", "_seen", "_size", "_until_close",
         "buffered", "complete", "head", "pieces", "reusable",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.head: Head | None = None
         self.pieces: deque[bytes] = deque()
+        self._parser = httptools.HttpResponseParser(self)
+        self.begin()
+
+    def begin(self) -> None:
+        """Be ready for the next answer, behind one that was read to its end."""
+        self.head: Head | None = None
+        self.pieces.clear()
         self.buffered = 0
         self.complete = False
         self.reusable = False
-        self._seen = False
-        self._until_close = False
+        self._seen = self._until_close = False
         self._fields: list[tuple[bytes, bytes]] = []
-        self._field_bytes = 0
         self._size = 0
-        self._parser = httptools.HttpResponseParser(self)
 
     @property
     def begun(self) -> bool:
@@ -104,30 +109,35 @@ class AnswerReader:
             raise UpstreamInvalid("sent bytes after the end of its answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a field."""
-        self._field_bytes += len(name) + len(value)
-        if self._field_bytes > _MAX_HEAD:
-            raise UpstreamInvalid(f"sent more than {_MAX_HEAD} bytes of headers")
-        if len(self._fields) >= _MAX_FIELDS:
-            raise UpstreamInvalid(f"sent more than {_MAX_FIELDS} header fields")
-        if self.head is None:  # trailers are not passed on
-            self._fields.append((name.lower(), value))
+        """Note a field; trailers are not passed on."""
+        if self.head is None:
+            self._fields.append((name, value))
+            if len(self._fields) > _MAX_FIELDS:
+                raise UpstreamInvalid(f"sent more than {_MAX_FIELDS} header fields")
 
     def on_headers_complete(self) -> None:
         """Make the head, unless the answer is an interim one."""
-        status = self._parser.get_status_code()
-        if self._parser.get_http_version() not in _VERSIONS:
+        parser = self._parser
+        status = parser.get_status_code()
+        if parser.get_http_version() not in _VERSIONS:
             raise UpstreamInvalid("did not answer in HTTP/1.1")
         if not 100 <= status < 600 or status == _SWITCHING:
             raise UpstreamInvalid(f"answered with the status {status}")
-        if status < 200:
-            self._fields = []
-            return
-        fields = tuple(self._fields)
-        names = {name for name, _ in fields}
-        framed = b"content-length" in names or b"transfer-encoding" in names
+        found, self._fields = self._fields, []
+        if status >= 200:
+            self.head = Head(status, self._end_to_end(found, status))
+
+    def _end_to_end(self, found: list[tuple[bytes, bytes]], status: int) -> Headers:
+        """Return the fields that are not the connection's own; note what frames the body."""
+        fields = [(name.lower(), value) for name, value in found]
+        size, framed = 0, False
+        for name, value in fields:
+            size += len(name) + len(value)
+            framed = framed or name in _FRAMES
+        if size > _MAX_HEAD:
+            raise UpstreamInvalid(f"sent more than {_MAX_HEAD} bytes of headers")
         self._until_close = not framed and status not in _NO_BODY
-        self.head = Head(status, fields)
+        return end_to_end(fields)
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body as it came."""

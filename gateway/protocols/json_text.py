@@ -18,7 +18,6 @@ _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _STEPS = bytes.maketrans(b"[]", b"\x01\xff")  # 1 and -1, as signed bytes
 _STRING = re.compile(rb'"[^"]*"')
-_BARE_NUMBER = re.compile(rb"-Infinity\b|\b(?:Infinity|NaN)\b")
 _CHUNK = 2**16
 _MAX_REPEATS = 10_000
 
@@ -76,30 +75,16 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
 
 
-def decode_lenient(decoder: msgspec.json.Decoder[T], body: bytes) -> None:
-    """Check JSON that may hold bare NaN and Infinity, as TF Serving's may.
-
-    Raises `InvalidRequest`.
-    """
-    try:
-        decode(decoder, body)
-    except InvalidRequest:
-        if not _BARE_NUMBER.search(body):
-            raise
-        # Inside strings this changes words, which does not matter to what is checked here.
-        decode(decoder, _BARE_NUMBER.sub(b"null", body))
-
-
 def member_at(body: bytes, key: str) -> tuple[int, int]:
     """Where the value of the top-level member `key`, a string, stands in valid JSON that has it.
 
     Returns the slice of the literal with its quotes. A repeated key counts as its last value,
     as it does in the parsers behind the gateway. Raises `InvalidRequest` where there is none.
     """
-    plain, escaped = _members(key)
-    if b"\\u00" not in body:  # no key can be hiding behind an escape
-        only = plain.search(body)
-        if only and not plain.search(body, only.end()):
+    quoted, plain, escaped = _members(key)
+    if body.count(quoted) == 1 and b"\\u00" not in body:  # no other can hide behind an escape
+        only = plain.match(body, body.find(quoted))
+        if only:
             return only.span(1)
     text = _without_escapes(body)
     found: tuple[int, int] | None = None
@@ -118,11 +103,16 @@ def member_at(body: bytes, key: str) -> tuple[int, int]:
 
 
 @cache
-def _members(key: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    """Match a member with a string as its value: as it is mostly written, and with escapes."""
+def _members(key: str) -> tuple[bytes, re.Pattern[bytes], re.Pattern[bytes]]:
+    """Return a key in quotes, and what matches it with a string as its value: as it is mostly
+    written, and with escapes.
+    """
     letters = "".join(rf"(?:{re.escape(c)}|\\u(?i:{ord(c):04x}))" for c in key)
     value = r"[ \t\r\n]*:[ \t\r\n]*"
-    plain = rf'"{re.escape(key)}"{value}("[^"\\]*(?:\\.[^"\\]*)*")'
-    return re.compile(plain.encode(), re.DOTALL), re.compile(
-        f'"{letters}"{value}("[^"]*")'.encode()
+    quoted = f'"{key}"'
+    plain = rf'{re.escape(quoted)}{value}("[^"\\]*(?:\\.[^"\\]*)*")'
+    return (
+        quoted.encode(),
+        re.compile(plain.encode(), re.DOTALL),
+        re.compile(f'"{letters}"{value}("[^"]*")'.encode()),
     )

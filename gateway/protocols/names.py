@@ -1,6 +1,7 @@
 """How models, versions and labels are written, and how a reference to one is read."""
 
 import re
+from functools import lru_cache
 
 from gateway.errors import InvalidRequest, shown
 from gateway.types import Ref
@@ -10,6 +11,7 @@ CLASSIC_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 LATEST = "latest"
 MAX_VERSION = 2**63 - 1
+_SHORT = 256
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
@@ -27,6 +29,16 @@ def parse_ref(text: str) -> Ref:
 
     Raises `InvalidRequest` for what is no name at all; whether it exists is not asked here.
     """
+    return _parsed(text) if len(text) <= _SHORT else _parse(text)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Ref:
+    """The same few names are asked for again and again."""
+    return _parse(text)
+
+
+def _parse(text: str) -> Ref:
     name, at, suffix = text.rpartition("@")
     if not at:
         name, suffix = text, ""

@@ -7,7 +7,7 @@ Errors have the shape that vLLM gives them, which OpenAI's clients understand.
 
 import msgspec
 
-from gateway.errors import GatewayError, InvalidRequest
+from gateway.errors import GatewayError, InvalidRequest, Unsupported
 from gateway.protocols import json_text
 from gateway.protocols.headers import JSON
 from gateway.protocols.names import parse_ref
@@ -21,18 +21,21 @@ from gateway.types import (
     Model,
     Operation,
     Ref,
+    Request,
     Target,
     View,
     Whole,
 )
 
 
-class _Peek(msgspec.Struct):
+class Peek(msgspec.Struct):
+    """What is read of a body."""
+
     model: str | msgspec.UnsetType = msgspec.UNSET
     stream: msgspec.Raw = msgspec.Raw(b"false")
 
 
-_PEEK = msgspec.json.Decoder(_Peek)
+_PEEK = msgspec.json.Decoder(Peek)
 
 _TYPES = {
     400: "BadRequestError",
@@ -54,18 +57,13 @@ _TYPES = {
 class OpenAI:
     """`types.Front` for every call that carries `model` at the top of a JSON body."""
 
-    def decode(self, operation: Operation, ref: Ref | None, body: bytes, limits: Limits) -> Asked:
+    def decode(self, request: Request, body: bytes, limits: Limits) -> Asked:
         """Read the model and whether a stream is wanted. Raises `InvalidRequest`."""
-        if operation.method != "POST":
-            return Asked(ref, body)
+        if request.operation.method != "POST":
+            return Asked(request.ref, body)
         json_text.check_depth(body, limits.json_depth)
         peek = json_text.decode(_PEEK, body)
-        if peek.model is msgspec.UNSET:
-            raise InvalidRequest(
-                'the body names no model; add "model": one of those that GET /v1/models lists',
-                param="model",
-            )
-        return Asked(parse_ref(peek.model), body, stream=bytes(peek.stream) == b"true")
+        return Asked(named(peek), body, stream=streams(peek))
 
     def encode(
         self, operation: Operation, asked: Asked, target: Target, headers: Headers
@@ -84,6 +82,21 @@ class OpenAI:
     def cut(self, error: GatewayError) -> bytes:
         """Write the error as a server-sent event, as vLLM does when its engine dies."""
         return b"data: %s\n\n" % _error_body(error)
+
+
+def named(peek: Peek) -> Ref:
+    """Return the model that a body names. Raises `InvalidRequest`."""
+    if peek.model is msgspec.UNSET:
+        raise InvalidRequest(
+            'the body names no model; add "model": one of those that GET /v1/models lists',
+            param="model",
+        )
+    return parse_ref(peek.model)
+
+
+def streams(peek: Peek) -> bool:
+    """Whether a body asks for its answer as a stream."""
+    return bytes(peek.stream) == b"true"
 
 
 def _error_body(error: GatewayError) -> bytes:
@@ -112,14 +125,22 @@ def retrieve_model(asked: Asked, view: View) -> Whole:
     return _json(_card(str(asked.ref), view.models[asked.ref.name]))
 
 
+def no_realtime(asked: Asked, view: View) -> Whole:
+    """Refuse `/v1/realtime`, whether a WebSocket is asked for or not. Raises `Unsupported`."""
+    raise Unsupported(
+        "/v1/realtime is a WebSocket, which this gateway does not carry: connect to the backend "
+        "itself, or send whole recordings to /v1/audio/transcriptions; see docs/llms.md"
+    )
+
+
 def _card(name: str, model: Model) -> dict[str, object]:
     return {
         "id": name,
         "object": "model",
         "created": model.created,
         "owned_by": model.adapter,
-        "root": model.name,
-        "parent": None,
+        "root": model.root or model.name,
+        "parent": model.parent,
     }
 
 

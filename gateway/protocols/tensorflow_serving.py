@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from gateway.errors import Code, GatewayError, NotFound, UnknownLabel
+from gateway.errors import Code, GatewayError, NotFound, UnknownLabel, UnknownSignature
 from gateway.protocols import json_text
 from gateway.protocols.headers import JSON
+from gateway.protocols.tensors.reading import document_of
 from gateway.types import (
     Asked,
     Form,
@@ -20,7 +21,7 @@ from gateway.types import (
     Message,
     Model,
     Operation,
-    Ref,
+    Request,
     State,
     Target,
     Version,
@@ -30,24 +31,28 @@ from gateway.types import (
 
 # Where TF Serving's own contract departs from what an error means elsewhere here.
 _STATUS: dict[type[GatewayError], int] = {UnknownLabel: 400}
-
-
-class _Anything(msgspec.Struct):
-    """A JSON object, whatever it holds."""
-
-
-_OBJECT = msgspec.json.Decoder(_Anything)
+# One text for each protocol, by what it calls a signature's name.
+_SIGNATURES = {
+    "name": 'Serving signature name: "{}" not found in signature def',
+    "key": 'Serving signature key "{}" not found',
+}
 
 
 class TensorFlowServing:
-    """`types.Front` for TF Serving over REST."""
+    """`types.Front` for TF Serving over REST. `about`: for questions about a model's state."""
 
-    def decode(self, operation: Operation, ref: Ref | None, body: bytes, limits: Limits) -> Asked:
-        """Check that a body is JSON of bounded depth. Raises `InvalidRequest`."""
-        if operation.method == "POST":
+    def __init__(self, *, about: bool = False) -> None:
+        self._about = about
+
+    def decode(self, request: Request, body: bytes, limits: Limits) -> Asked:
+        """Take the JSON object of bounded depth that a body begins with; the rest is no part of it.
+
+        Raises `InvalidRequest`.
+        """
+        if request.operation.method == "POST":
             json_text.check_depth(body, limits.json_depth)
-            json_text.decode_lenient(_OBJECT, body)
-        return Asked(ref, body)
+            body = document_of(body)
+        return Asked(request.ref, body)
 
     def encode(
         self, operation: Operation, asked: Asked, target: Target, headers: Headers
@@ -62,7 +67,7 @@ class TensorFlowServing:
     def error(self, error: GatewayError) -> Whole:
         """Write `{"error": message}`."""
         status = _STATUS.get(type(error), error.status)
-        body = msgspec.json.encode({"error": message(error)})
+        body = msgspec.json.encode({"error": message(error, "name", about=self._about)})
         return Whole(Head(status, (JSON, *error.headers)), body)
 
     def cut(self, error: GatewayError) -> bytes:
@@ -70,11 +75,18 @@ class TensorFlowServing:
         return b""
 
 
-def message(error: GatewayError) -> str:
-    """Return an error's message, in TF Serving's own words where it has some."""
+def message(error: GatewayError, signature: str, *, about: bool = False) -> str:
+    """Return an error's message: TF Serving's own words first, where it has some.
+
+    `signature` is what the protocol calls a signature's name, `about` that a model's state was
+    asked for.
+    """
+    words = ""
     if isinstance(error, NotFound) and error.servable:
-        return f"Servable not found for request: {error.servable}. {error.message}"
-    return error.message
+        words = error.states if about else f"Servable not found for request: {error.servable}"
+    elif isinstance(error, UnknownSignature) and error.signature:
+        words = _SIGNATURES[signature].format(error.signature)
+    return f"{words}. {error.message}" if words else error.message
 
 
 def model_status(asked: Asked, view: View) -> Whole | None:

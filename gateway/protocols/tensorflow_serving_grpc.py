@@ -7,12 +7,13 @@ version that answers is not the one that the bytes name.
 from collections.abc import Mapping
 
 from gateway.errors import Code, GatewayError, InvalidRequest, UnknownLabel, shown
+from gateway.protocols.model_config import read_reload
 from gateway.protocols.names import CLASSIC_NAME, MAX_VERSION
 from gateway.protocols.tensorflow_serving import message, split_model, version_states
 from gateway.protocols.wire import Wire
-from gateway.protocols.wire.scan import WireError
-from gateway.protocols.wire.spec import read_spec, reaim
-from gateway.protocols.wire.tasks import read_tasks_spec, reaim_tasks
+from gateway.protocols.wire.scan import WireError, single
+from gateway.protocols.wire.spec import MODEL_SPEC, read_spec, reaim
+from gateway.protocols.wire.tasks import TasksError, read_tasks_spec, reaim_tasks
 from gateway.types import (
     Asked,
     Form,
@@ -22,6 +23,7 @@ from gateway.types import (
     Message,
     Operation,
     Ref,
+    Request,
     Target,
     View,
     Whole,
@@ -30,37 +32,52 @@ from gateway.types import (
 # Where TF Serving's own contract departs from what an error means elsewhere here.
 _CODES: dict[type[GatewayError], Code] = {UnknownLabel: Code.INVALID_ARGUMENT}
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
+CLASSIFY = "/tensorflow.serving.PredictionService/Classify"
+REGRESS = "/tensorflow.serving.PredictionService/Regress"
 METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 _MULTI = "multi_inference"
+_RELOAD = "reload"
 # How an operation's messages name their model: in a specification, or in one for each task.
 _SPEC = (read_spec, reaim)
 _AIMS = {_MULTI: (read_tasks_spec, reaim_tasks)}
 _NAMES = {
     PREDICT: "predict",
-    "/tensorflow.serving.PredictionService/Classify": "classify",
-    "/tensorflow.serving.PredictionService/Regress": "regress",
+    CLASSIFY: "classify",
+    REGRESS: "regress",
     "/tensorflow.serving.PredictionService/MultiInference": _MULTI,
     METADATA: "metadata",
     STATUS: "status",
+    RELOAD: _RELOAD,
 }
 
 
 class TensorFlowServingGrpc:
-    """`types.Front` for TF Serving over gRPC."""
+    """`types.Front` for TF Serving over gRPC. `about`: for questions about a model's state."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, *, about: bool = False) -> None:
         self._wire = wire
+        self._about = about
 
-    def decode(self, operation: Operation, ref: Ref | None, body: bytes, limits: Limits) -> Asked:
-        """Read the model specification. Raises `InvalidRequest`."""
-        read, _ = _AIMS.get(operation.name, _SPEC)
+    def decode(self, request: Request, body: bytes, limits: Limits) -> Asked:
+        """Read the model specification, or what a reload names. Raises `InvalidRequest`."""
+        if request.operation.control:
+            return self._decode_reload(body)
+        read, _ = _AIMS.get(request.operation.name, _SPEC)
         try:
             spec = read(self._wire, body)
         except WireError as error:
             raise InvalidRequest(f"the message can't be read: {error}") from None
+        except TasksError as error:
+            raise InvalidRequest(str(error), param="tasks") from None
+        if not spec.name:
+            # A task without a specification has an empty one, as TF Serving has it.
+            missing = read is read_spec and single(body, MODEL_SPEC) is None
+            why = "Missing ModelSpec" if missing else "ModelSpec has no name specified."
+            raise InvalidRequest(why, param="model_spec.name")
         if not CLASSIC_NAME.fullmatch(spec.name):
-            why = f"{shown(spec.name)!r} is not a model's name" if spec.name else "is empty"
+            why = f"{shown(spec.name)!r} is not a model's name"
             raise InvalidRequest(f"model_spec.name {why}", param="model_spec.name")
         if spec.version is not None and not 0 <= spec.version <= MAX_VERSION:
             raise InvalidRequest("model_spec.version is negative", param="model_spec.version")
@@ -78,7 +95,7 @@ class TensorFlowServingGrpc:
     def error(self, error: GatewayError) -> Whole:
         """Write a status: a code and a message."""
         code = _CODES.get(type(error), error.code)
-        return Whole(Head(code, (), detail=message(error)), b"")
+        return Whole(Head(code, (), detail=message(error, "key", about=self._about)), b"")
 
     def cut(self, error: GatewayError) -> bytes:
         """Nothing: a gRPC answer ends with a status anyway."""
@@ -98,12 +115,18 @@ class TensorFlowServingGrpc:
             name,
             "tensorflow_serving",
             Form.TFS_GRPC,
-            self,
+            TensorFlowServingGrpc(self._wire, about=True) if about else self,
             "grpc",
             path,
             about=about,
             local=self._model_status if about else None,
+            control=name == _RELOAD,
         )
+
+    def _decode_reload(self, body: bytes) -> Asked:
+        listed = read_reload(self._wire, body).config.model_config_list.config
+        first, *more = (Ref(model.name) for model in listed)
+        return Asked(first, body, more=tuple(more))
 
     def _model_status(self, asked: Asked, view: View) -> Whole | None:
         model = split_model(asked, view)

@@ -6,16 +6,30 @@ the client's. Values pass through `protocols.tensors`: a codec for each form, no
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 import msgspec
 
-from gateway.errors import Code, InvalidRequest, Unavailable, UpstreamInvalid
+from gateway.errors import (
+    Code,
+    InvalidRequest,
+    Unavailable,
+    Unsupported,
+    UpstreamInvalid,
+    shown,
+)
 from gateway.protocols import tensors
 from gateway.protocols.headers import JSON
-from gateway.protocols.tensorflow_serving_grpc import METADATA, PREDICT, STATUS
-from gateway.protocols.wire import Wire
+from gateway.protocols.tensorflow_serving_grpc import (
+    CLASSIFY,
+    METADATA,
+    PREDICT,
+    REGRESS,
+    STATUS,
+)
+from gateway.protocols.wire import Wire, messages
 from gateway.types import (
     Asked,
     Form,
@@ -40,9 +54,11 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Translator(Protocol):
-    """One direction. `operations` are the names of those that it can translate."""
+    """One direction."""
 
-    operations: frozenset[str]
+    @property
+    def operations(self) -> frozenset[str]:
+        """Return the names of what can be asked in this direction."""
 
     def ask(self, operation: Operation, asked: Asked, target: Target, headers: Headers) -> Question:
         """Write the question. Raises `InvalidRequest` in the words of the client's protocol."""
@@ -62,17 +78,40 @@ def directions(wire: Wire, max_bytes: int) -> Directions:
     }
 
 
-class _Direction(ABC):
-    operations = frozenset({"predict", "metadata", "status"})
+class _OfExamples(NamedTuple):
+    """Classify or Regress: its method over gRPC, its request there, and how answers are read."""
 
+    path: str
+    request: type[messages.ExamplesRequest]
+    to_json: Callable[[Wire, bytes], bytes]
+    from_json: Callable[[Wire, bytes, str, int, str], bytes]
+
+
+class _Direction(ABC):
     def __init__(self, wire: Wire, max_bytes: int) -> None:
         self._wire = wire
         self._max_bytes = max_bytes
-        self._asks = {
+        classify = _OfExamples(
+            CLASSIFY,
+            wire.ClassificationRequest,
+            tensors.classes_to_json,
+            tensors.classes_from_json,
+        )
+        regress = _OfExamples(
+            REGRESS, wire.RegressionRequest, tensors.values_to_json, tensors.values_from_json
+        )
+        self._asks: dict[str, Callable[[Asked, Target, Headers], Question]] = {
             "predict": self._predict,
+            "classify": partial(self._examples, classify),
+            "regress": partial(self._examples, regress),
             "metadata": self._metadata,
             "status": self._status,
         }
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """Return the names of what can be asked in this direction."""
+        return frozenset(self._asks)
 
     def ask(self, operation: Operation, asked: Asked, target: Target, headers: Headers) -> Question:
         """Write the question in the backend's form."""
@@ -80,6 +119,11 @@ class _Direction(ABC):
 
     @abstractmethod
     def _predict(self, asked: Asked, target: Target, headers: Headers) -> Question: ...
+
+    @abstractmethod
+    def _examples(
+        self, kind: _OfExamples, asked: Asked, target: Target, headers: Headers
+    ) -> Question: ...
 
     @abstractmethod
     def _metadata(self, asked: Asked, target: Target, headers: Headers) -> Question: ...
@@ -101,6 +145,15 @@ class RestToGrpc(_Direction):
             return tensors.response_to_json(outputs, layout)
 
         return _over_grpc(PREDICT, headers, body, answer)
+
+    def _examples(
+        self, kind: _OfExamples, asked: Asked, target: Target, headers: Headers
+    ) -> Question:
+        version = target.version
+        body = tensors.examples_to_proto(
+            kind.request, asked.body, version.served_name, version.number
+        )
+        return _over_grpc(kind.path, headers, body, partial(kind.to_json, self._wire))
 
     def _metadata(self, asked: Asked, target: Target, headers: Headers) -> Question:
         message = self._wire.GetModelMetadataRequest(metadata_field=[tensors.SIGNATURE_DEF])
@@ -127,12 +180,15 @@ class RestToGrpc(_Direction):
 class GrpcToRest(_Direction):
     """A gRPC client, a backend that speaks REST."""
 
+    def __init__(self, wire: Wire, max_bytes: int) -> None:
+        super().__init__(wire, max_bytes)
+        self._asks["multi_inference"] = self._several
+
     def _predict(self, asked: Asked, target: Target, headers: Headers) -> Question:
         inputs = tensors.request_from_proto(self._wire, asked.body, self._max_bytes)
         signature = _signatures(target).find(inputs.signature)
         body = tensors.request_to_json(inputs, signature)
-        name = asked.ref.name if asked.ref else target.model.name
-        number = target.version.number
+        name, number = _name(asked, target), target.version.number
 
         def answer(reply: bytes) -> bytes:
             outputs = tensors.response_from_json(reply, signature, inputs.output_filter)
@@ -140,12 +196,33 @@ class GrpcToRest(_Direction):
 
         return _over_rest("POST", f"{_path(target)}:predict", headers, body, answer)
 
+    def _examples(
+        self, kind: _OfExamples, asked: Asked, target: Target, headers: Headers
+    ) -> Question:
+        body, signature = tensors.examples_from_proto(kind.request, asked.body)
+        name, number = _name(asked, target), target.version.number
+
+        def answer(reply: bytes) -> bytes:
+            return kind.from_json(self._wire, reply, name, number, signature)
+
+        path = f"{_path(target)}:{kind.path.rpartition('/')[2].lower()}"
+        return _over_rest("POST", path, headers, body, answer)
+
+    def _several(self, asked: Asked, target: Target, headers: Headers) -> Question:
+        raise Unsupported(
+            f"{target.version}: MultiInference needs a gRPC address on the model's backends, "
+            "which have REST alone, and that API has no such call; call Classify and Regress, "
+            "or give the backends an address for gRPC"
+        )
+
     def _metadata(self, asked: Asked, target: Target, headers: Headers) -> Question:
         wanted = list(self._wire.GetModelMetadataRequest.FromString(asked.body).metadata_field)
-        if wanted != [tensors.SIGNATURE_DEF]:
-            raise InvalidRequest(
-                f"metadata_field must be {tensors.SIGNATURE_DEF!r} alone", param="metadata_field"
-            )
+        unknown = [name for name in wanted if name != tensors.SIGNATURE_DEF]
+        if unknown or not wanted:
+            why = "GetModelMetadataRequest must specify at least one metadata_field"
+            if unknown:
+                why = f"Metadata field {shown(unknown[0])} is not supported"
+            raise InvalidRequest(why, param="metadata_field")
 
         def answer(reply: bytes) -> bytes:
             return tensors.metadata_from_json(self._wire, reply)
@@ -202,6 +279,11 @@ def _signatures(target: Target) -> Signatures:
             headers=((b"retry-after", b"1"),),
         )
     return found
+
+
+def _name(asked: Asked, target: Target) -> str:
+    """Return the model's name as the client knows it; it may have asked by an alias."""
+    return asked.ref.name if asked.ref else target.model.name
 
 
 def _path(target: Target, whole: bool = False) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import msgspec
 
 from gateway.errors import GatewayError
 from gateway.types.desired import Limits
-from gateway.types.served import Backend, Family, Form, Headers, State, Tenant, Timeouts
+from gateway.types.served import Backend, Family, Form, Headers, Lora, State, Tenant, Timeouts
 from gateway.types.tensors import Signatures
 from gateway.types.travel import (
     Asked,
@@ -38,6 +40,13 @@ class Answer(Protocol):
 class Reply(Protocol):
     """The way back to one client: a head, any number of pieces, an end; or nothing at all."""
 
+    deadline: float
+    """When the client must have taken the answer, on the monotonic clock."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client is known to have left."""
+
     @property
     def started(self) -> bool:
         """Whether a head was sent."""
@@ -50,7 +59,10 @@ class Reply(Protocol):
         """Send the head. At most once."""
 
     async def piece(self, data: bytes) -> None:
-        """Send a piece of the body; returns when the client can take more."""
+        """Send a piece of the body; returns when the client can take more.
+
+        Raises `DeadlineExceeded` when it does not take this one in time.
+        """
 
     async def finish(self, data: bytes = b"") -> None:
         """Send what is left and end the answer well."""
@@ -69,8 +81,11 @@ class Incoming(Protocol):
 class Front(Protocol):
     """A protocol as its clients speak it: bytes in, bytes out. Pure."""
 
-    def decode(self, operation: Operation, ref: Ref | None, body: bytes, limits: Limits) -> Asked:
-        """Read what a client asks; `ref` is what the path named. Raises `InvalidRequest`."""
+    def decode(self, request: Request, body: bytes, limits: Limits) -> Asked:
+        """Read what a client asks, from its request's body, path and fields.
+
+        Raises `InvalidRequest`.
+        """
 
     def encode(
         self, operation: Operation, asked: Asked, target: Target, headers: Headers
@@ -88,13 +103,25 @@ LocalAnswer = Callable[[Asked, View], Whole | None]
 """Answers from the Snapshot alone; None hands the request on to a backend."""
 
 
+class Control(Protocol):
+    """Answers a call that changes servers rather than asks models."""
+
+    async def __call__(self, asked: Asked, view: View, deadline: float, headers: Headers) -> Whole:
+        """Carry it out; the models that it names exist, and are the caller's to use.
+
+        `deadline` is a moment on the loop's clock, in seconds. Raises `GatewayError`.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One thing that clients can ask for.
 
     `name` and `protocol` are labels in metrics. `path` is the upstream's own path, or on gRPC
     the full method. `about` marks questions about a model rather than to it: a backend that
-    holds no ready version may answer them.
+    holds no ready version may answer them. `control`: it changes servers, and the gateway's
+    control of that name carries it out. `keeps`: a backend remembers what it answers, by the
+    `id` in the answer.
     """
 
     name: str
@@ -105,11 +132,16 @@ class Operation:
     path: str = ""
     about: bool = False
     local: LocalAnswer | None = None
+    keeps: bool = False
+    control: bool = False
 
 
-@dataclass(slots=True)
-class Request:
-    """One caller's request on its one path; the fields below the line are filled in by it."""
+class Request(msgspec.Struct):
+    """One caller's request on its one path; the fields below the line are filled in by it.
+
+    `ref` and `held` are what the path names: a model, or something that a backend keeps.
+    `query` is what follows the path's `?`, as it came. `first` has each header's first value.
+    """
 
     id: str
     operation: Operation
@@ -119,6 +151,9 @@ class Request:
     reply: Reply
     received: float
     timeout: float | None = None
+    held: str = ""
+    query: bytes = b""
+    first: Mapping[bytes, bytes] = {}
     # ──
     tenant: Tenant | None = None
     target: Target | None = None
@@ -140,12 +175,14 @@ class Seen:
 
     A kind without versions of its own reports each name with the version None. `signatures` are
     those of versions that are ready, by name and version, of backends that speak one form only.
+    `loras` are the LoRA adapters among the names, where the kind has them.
     """
 
     up: bool
     why: str = ""
     served: Mapping[str, Mapping[int | None, State]] = field(default_factory=dict)
     signatures: Mapping[tuple[str, int], Signatures] = field(default_factory=dict)
+    loras: Mapping[str, Lora] = field(default_factory=dict)
 
 
 class Adapter(Protocol):
@@ -168,3 +205,14 @@ class Adapter(Protocol):
 
     async def close(self) -> None:
         """Let go of every connection."""
+
+
+@runtime_checkable
+class LoraHost(Protocol):
+    """A kind of backend that takes LoRA adapters while it runs. Its adapter has these as well."""
+
+    async def load_lora(self, backend: Backend, name: str, path: str) -> str:
+        """Have a backend load an adapter; returns its words. Raises `UpstreamError`, with them."""
+
+    async def unload_lora(self, backend: Backend, name: str) -> str:
+        """Have a backend let go of an adapter; returns its words. Raises `UpstreamError`."""

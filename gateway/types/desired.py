@@ -48,10 +48,36 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long clients are waited for, in seconds: for a head, for a body, on an idle connection.
+
+    A body that keeps coming has more time, by its size.
+    """
+
+    head: float = 10.0
+    body: float = 30.0
+    idle: float = 75.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTLS:
+    """How the data plane shows itself to its clients, in PEM files.
+
+    With `client_ca` a client must show a certificate that these authorities signed.
+    """
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """The listeners (None: not served) and how the process ends. `drain` is in seconds.
 
-    `cors` are the origins whose pages may call the http listener.
+    `cors` are the origins whose pages may call the http listener. `request_compression`:
+    whether compressed request bodies are taken. `workers` processes serve http and grpc; 1: this
+    one does.
     """
 
     http: Address | None
@@ -61,15 +87,24 @@ class Server:
     drain: float = 30.0
     ready_requires: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()
+    request_compression: bool = False
+    patience: Patience = Patience()
+    tls: ServerTLS | None = None
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what strangers send: bytes, and levels of nested JSON."""
+    """Bounds on what strangers send: bytes, levels of nested JSON, connections.
+
+    `body_budget` bounds the bytes of all bodies that are held at one time.
+    """
 
     max_body: int = 64 * 2**20
     header_bytes: int = 32 * 2**10
     json_depth: int = 64
+    body_budget: int = 2**30
+    connections: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,8 @@ class Backend:
     """One server of models. `addresses` holds one per form that it speaks.
 
     `id` names it in metrics and errors, and is the key of its slots: models that share a
-    server share them. `headers` carry its own credentials, never a client's.
+    server share them. `headers` carry its own credentials, never a client's. `model_config` is
+    what it was started to serve, where that is known: a serialized ModelServerConfig.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Backend:
     addresses: Mapping[Form, str]
     headers: Headers = ()
     tls: TLS | None = None
+    model_config: bytes = b""
 
     @property
     def forms(self) -> frozenset[Form]:
@@ -76,6 +78,14 @@ class Timeouts:
     first_piece: float = 60.0
     idle: float = 30.0
     total: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A LoRA adapter as a backend holds it: its path there, and its base model's names there."""
+
+    parents: frozenset[str]
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,8 @@ class Model:
     """A name that clients may ask for. `pool` is set when versions are discovered there.
 
     `max_inflight` bounds the calls on each backend, `max_queue` those that wait here for one.
-    `created` is when the configuration was read, in Unix seconds.
+    `created` is when the configuration was read, in Unix seconds. A LoRA adapter's `parent` is
+    the model of the configuration that it adapts, `root` its path at the backends.
     """
 
     name: str
@@ -120,6 +131,8 @@ class Model:
     max_inflight: int = 256
     max_queue: int = 1000
     created: int = 0
+    parent: str | None = None
+    root: str = ""
 
     @property
     def discovers(self) -> bool:
@@ -135,11 +148,15 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A key's owner. `models` are names or globs (`mnist*`); `digest` is the key's SHA-256."""
+    """A key's owner. `models` are names or globs (`mnist*`); `digest` is the key's SHA-256.
+
+    `reload`: it may change what backends have loaded, of the models that it may use.
+    """
 
     name: str
     digest: bytes
     models: tuple[str, ...] = ("*",)
+    reload: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,11 @@ class DType(msgspec.Struct, frozen=True, gc=False):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def label(self) -> str:
+        """Return the name as TensorFlow's messages have it: `float`, `int64`."""
+        return self.name.removeprefix("DT_").lower()
+
 
 class Tensor(msgspec.Struct, frozen=True):
     """Values of one dtype in a full shape; `data` holds exactly as many as the shape says."""
@@ -76,10 +81,14 @@ class Tensors(msgspec.Struct, frozen=True):
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
-    """An input or output of a signature. -1 stands for an open size, None for an open rank."""
+    """An input or output of a signature. -1 stands for an open size, None for an open rank.
+
+    `feed` is the tensor's name in the model's graph, for errors.
+    """
 
     dtype: DType
     shape: tuple[int, ...] | None = None
+    feed: str = ""
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -102,11 +111,12 @@ class Signatures(msgspec.Struct, frozen=True):
         found = self.named.get(name or DEFAULT_SIGNATURE)
         if found is not None:
             return found
-        raise UnknownSignature(
-            f"the signature {shown(name or DEFAULT_SIGNATURE)!r} is not one of this version's: "
-            f"{names(self.named)}",
-            param="signature_name",
+        wanted = shown(name or DEFAULT_SIGNATURE)
+        error = UnknownSignature(
+            f"The signatures of this version: {names(self.named)}.", param="signature_name"
         )
+        error.signature = wanted
+        raise error
 
 
 def names(named: Mapping[str, object]) -> str:

@@ -48,13 +48,23 @@ class Asked(msgspec.Struct, frozen=True):
     """What a client wants, read from its bytes: as little as routing needs.
 
     `ref` is None where no model is named (listings). `name_at` is where the model's name
-    stands in `body`, as a slice, for protocols that carry it there.
+    stands in `body`, as a slice, for protocols that carry it there. `held` is the id of what one
+    backend keeps, to which the call must go; `path` is the upstream's, where it holds that id.
+    `more` are the models that are named beside `ref`, by calls that change several.
     """
 
     ref: Ref | None
     body: bytes = b""
     stream: bool = False
     name_at: tuple[int, int] | None = None
+    held: str = ""
+    path: str = ""
+    more: tuple[Ref, ...] = ()
+
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """Every model that is named."""
+        return self.more if self.ref is None else (self.ref, *self.more)
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -76,12 +86,16 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One upstream exchange. `deadline` is a moment on the loop's clock, in seconds."""
+    """One upstream exchange. `deadline` is a moment on the loop's clock, in seconds.
+
+    `only` is the id of the one backend that it may go to; None: any of its version.
+    """
 
     target: Target
     message: Message
     deadline: float
     stream: bool = False
+    only: str | None = None
 
 
 class View(msgspec.Struct, frozen=True):

@@ -84,7 +84,8 @@ def test_an_answer_that_came_whole_but_was_not_read_is_not_mixed_with_the_next(
         first = exchange(client)
         entering = asyncio.create_task(first.__aenter__())
         await asyncio.to_thread(upstream.next_request)
-        connection = first._held()
+        connection = first._connection
+        assert connection is not None
         head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size
         connection.data_received(head + b"x" * size)
         await entering

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 SCHEMA: Any = config.schema()
 # Keys that need files: they stand behind a # in the reference.
-_BEHIND = re.compile(r"^( *)# ((?:ca|cert|key): )", re.MULTILINE)
+_BEHIND = re.compile(r"^( *)# ((?:ca|cert|key|client_ca|tls|model_config_file): ?)", re.MULTILINE)
 
 
 def reference(everything: bool = False) -> Any:

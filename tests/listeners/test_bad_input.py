@@ -102,11 +102,19 @@ def test_names_that_are_not_there(
         ("mnist/versions/9:predict", 404, "Specific(mnist, 9). mnist has no version 9. Versions"),
         ("mnist/labels/canary:predict", 400, "Unrecognized servable version label: canary."),
         ("mnist/labels/CANARY:predict", 400, "Versions of mnist: 1, 2; labels: stable = 2."),
-        ("mnist/versions/one:predict", 400, "version 'one' is not a number"),
-        ("mnist/versions/-1:predict", 400, "version '-1' is not a number"),
-        ("mnist/versions/1e3:predict", 400, "is not a number"),
-        ("mnist/versions/9223372036854775808:predict", 400, "is not a number"),
-        ("mnist/versions/%D9%A1:predict", 400, "is not a number"),
+        (
+            "mnist/versions/one:predict",
+            400,
+            "Malformed request: POST /v1/models/mnist/versions/one:predict",
+        ),
+        (
+            "mnist/versions/-1:predict",
+            400,
+            "Malformed request: POST /v1/models/mnist/versions/-1:predict",
+        ),
+        ("mnist/versions/1e3:predict", 400, "Malformed request: "),
+        ("mnist/versions/9223372036854775808:predict", 400, "Failed to convert version: 92"),
+        ("mnist/versions/%D9%A1:predict", 400, "Malformed request: "),
     ],
 )
 def test_names_that_are_not_there_in_paths(
@@ -250,10 +258,8 @@ def test_tricks_in_paths(gateway: GatewayProcess, path: str) -> None:
         ("DELETE", "/v1/models", "GET"),
         ("POST", "/v1/models", "GET"),
         ("GET", MESSAGES, "POST"),
-        ("GET", PREDICT, "POST"),
-        ("POST", "/v1/models/mnist/metadata", "GET"),
         ("DELETE", "/v1/models/chat", "GET"),
-        ("POST", "/v1/models/mnist", "GET"),
+        ("POST", "/v1/models/nobody", "GET"),
     ],
 )
 def test_methods_that_are_not_served(
@@ -263,6 +269,27 @@ def test_methods_that_are_not_served(
     assert answer.status == 405
     assert answer.headers["allow"] == allowed
     assert f"served for {allowed}, not for {method}" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "mnist:predict"),
+        ("POST", "mnist"),
+        ("POST", "mnist/metadata"),
+        ("PUT", "mnist:predict"),
+        ("DELETE", "mnist"),
+        ("POST", "mnist:PREDICT"),
+        ("POST", "mnist:explain"),
+        ("POST", "nobody:explain"),
+        ("POST", "mnist/versions/1/labels/stable:predict"),
+        ("POST", "mnist/version/1:predict"),
+    ],
+)
+def test_what_tf_serving_calls_malformed(gateway: GatewayProcess, method: str, path: str) -> None:
+    answer = gateway.http.ask(method, f"/v1/models/{path}", b"{}")
+    assert answer.status == 400
+    assert answer.json() == {"error": f"Malformed request: {method} /v1/models/{path}"}
 
 
 def test_a_head_is_answered_without_a_body(gateway: GatewayProcess) -> None:

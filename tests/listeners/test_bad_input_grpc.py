@@ -49,14 +49,14 @@ def _unseen(grpc_upstream: GrpcUpstream) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("name", "version", "label", "code", "text"),
     [
-        ("gpt", None, "", Code.NOT_FOUND, "request: Latest(gpt). The model `gpt` does not exist."),
-        ("gpt", 3, "", Code.NOT_FOUND, "Specific(gpt, 3). The model `gpt` does not exist. Models"),
+        ("gpt", None, "", Code.NOT_FOUND, "gpt{}. The model `gpt` does not exist. Models here: "),
+        ("gpt", 3, "", Code.NOT_FOUND, "{}. The model `gpt` does not exist. Models here: mnist."),
         ("Mnist", None, "", Code.NOT_FOUND, "Models here: mnist."),
         ("mnist", 9, "", Code.NOT_FOUND, "mnist has no version 9. Versions of mnist: 1, 2;"),
         ("mnist", None, "canary", Code.INVALID_ARGUMENT, "label: canary. Versions of mnist: 1, 2"),
         ("mnist", None, "La\x1bbel", Code.INVALID_ARGUMENT, "label: La\\x1bbel."),
         ("mnist", -1, "", Code.INVALID_ARGUMENT, "model_spec.version is negative"),
-        ("", None, "", Code.INVALID_ARGUMENT, "model_spec.name is empty"),
+        ("", None, "", Code.INVALID_ARGUMENT, "ModelSpec has no name specified."),
         ("a/b", None, "", Code.INVALID_ARGUMENT, "'a/b' is not a model's name"),
         ("../mnist", None, "", Code.INVALID_ARGUMENT, "is not a model's name"),
         ("mnist@1", None, "", Code.INVALID_ARGUMENT, "is not a model's name"),
@@ -74,7 +74,11 @@ def test_names_that_are_not_there(
 ) -> None:
     error = client.fails(method, client.predict(name, version, label), [(OWN, "1")])
     assert error.code() is code
-    assert text in error.details()
+    words, end = "Servable not found for request: ", ")"
+    if method == STATUS:
+        words, end = "Could not find ", ""
+    assert text.format(end) in error.details()
+    assert code is not Code.NOT_FOUND or error.details().startswith(words)
     assert dict(error.initial_metadata())["x-request-id"]
 
 
@@ -98,7 +102,7 @@ def test_names_that_are_not_there(
 def test_messages_that_are_none(client: ServingClient, message: bytes) -> None:
     error = client.fails(PREDICT, message)
     assert error.code() is Code.INVALID_ARGUMENT
-    assert error.details().startswith(("the message can't be read: ", "model_spec.name is empty"))
+    assert error.details().startswith(("the message can't be read: ", "Missing ModelSpec"))
 
 
 def test_messages_that_are_too_large(client: ServingClient, grpc_upstream: GrpcUpstream) -> None:
@@ -120,7 +124,9 @@ def test_metadata_that_is_too_large(client: ServingClient) -> None:
 
 def test_a_call_without_a_message_is_no_call(client: ServingClient) -> None:
     call = client.channel.stream_unary(PREDICT).future(iter(()), timeout=10)
-    assert call.exception().code() is not Code.OK
+    error = call.exception()
+    assert error.code() is Code.INVALID_ARGUMENT
+    assert error.details() == "the call ended without a message; send one request"
 
 
 def test_the_gateway_lives_on(client: ServingClient, grpc_upstream: GrpcUpstream) -> None:

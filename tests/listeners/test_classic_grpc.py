@@ -17,7 +17,6 @@ from support import (
 )
 from support.grpc_upstream import METADATA, OWN, PREDICT, STATUS
 
-CLASSIFY = "/tensorflow.serving.PredictionService/Classify"
 MULTI = "/tensorflow.serving.PredictionService/MultiInference"
 # Fields that the gateway's descriptors do not know: number 99, and a repeated output_filter.
 UNKNOWN = b"\x9a\x06\x03new" + b"\x1a\x01y" + b"\x1a\x01z"
@@ -270,10 +269,12 @@ def test_versions_come_and_go_while_running(
 
 
 def test_what_is_not_translated_says_so(client: ServingClient, upstream: HttpUpstream) -> None:
-    error = client.fails(CLASSIFY, client.predict("textual"))
+    request = client.wire.MultiInferenceRequest()
+    request.tasks.add().model_spec.name = "textual"
+    error = client.fails(MULTI, request.SerializeToString())
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
     assert error.details().startswith(
-        "textual@1 is served in the form tensorflow-serving-rest only, and classify is not"
+        "textual@1: MultiInference needs a gRPC address on the model's backends"
     )
     assert upstream.requests == []
 
@@ -304,7 +305,7 @@ def test_all_tasks_of_a_multi_inference_go_to_one_version(
     request.tasks[1].model_spec.name = "mnist"
     error = client.fails(MULTI, request.SerializeToString())
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "name different models" in error.details()
+    assert "must access the same model name." in error.details()
 
 
 def test_an_llm_has_no_predict(client: ServingClient, upstream: HttpUpstream) -> None:
@@ -318,7 +319,6 @@ def test_an_llm_has_no_predict(client: ServingClient, upstream: HttpUpstream) ->
     "method",
     [
         "/tensorflow.serving.SessionService/SessionRun",
-        "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
         "/tensorflow.serving.Other/Predict",
         "/inference.Other/Infer",
     ],

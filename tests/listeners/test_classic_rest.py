@@ -5,7 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import GatewayProcess, GrpcUpstream, HttpUpstream, serving, sized, until
+from support import (
+    GatewayProcess,
+    GrpcAnswer,
+    GrpcUpstream,
+    HttpUpstream,
+    serving,
+    sized,
+    until,
+)
 
 BODY = b' {"signature_name":"serving_default",\n "instances":[[1.0,NaN,-Infinity,1e5]], "new":{}} '
 LOWEST = {1: "AVAILABLE", 2: "AVAILABLE", 3: "AVAILABLE"}
@@ -61,9 +69,8 @@ def up(number: int) -> str:
         ("mnist/labels/old:predict", 1),
         ("mnist/labels/latest:predict", 3),
         ("digits:predict", 2),
-        ("mnist:PREDICT", 2),
-        ("mnist/VERSIONS/1:Predict", 1),
-        ("mnist/Labels/canary:preDict", 3),
+        ("mnist/VERSIONS/1:predict", 1),
+        ("mnist/Labels/canary:predict", 3),
         ("mnist%3Apredict", 2),
         ("%6dnist%2Fversions%2f1:predict", 1),
         ("mnist/labels/%63anary:predict", 3),
@@ -94,7 +101,8 @@ def test_the_routes_prefix_is_matched_without_regard_to_case(
     [
         ("mnist/metadata", f"{up(2)}/metadata"),
         ("mnist/versions/3/metadata", f"{up(3)}/metadata"),
-        ("mnist/labels/old/METADATA", f"{up(1)}/metadata"),
+        ("mnist/LABELS/old/metadata", f"{up(1)}/metadata"),
+        ("mnist/labels/old/METADATA", up(1)),  # as TF Serving has it
         ("mnist", "/v1/models/mnist"),
         ("mnist/versions/1", up(1)),
         ("mnist/labels/canary", up(3)),
@@ -166,13 +174,12 @@ def test_a_label_whose_version_is_not_there_is_unavailable(gateway: GatewayProce
     assert "mnist@lost is version 9" in answer.json()["error"]
 
 
-def test_what_is_not_translated_says_so(gateway: GatewayProcess) -> None:
-    for verb in ("classify", "regress"):
-        answer = gateway.http.post(f"/v1/models/binary:{verb}", b'{"examples":[{}]}')
-        assert answer.status == 501
-        assert answer.json()["error"].startswith(
-            f"binary@1 is served in the form tensorflow-serving-grpc only, and {verb} is not"
-        )
+def test_examples_need_no_signatures(gateway: GatewayProcess, grpc_upstream: GrpcUpstream) -> None:
+    answer = grpc_upstream.wire.RegressionResponse()
+    answer.result.regressions.add(value=0.5)
+    grpc_upstream.answer(GrpcAnswer(answer.SerializeToString()))
+    got = gateway.http.post("/v1/models/binary:regress", b'{"examples":[{}]}')
+    assert (got.status, got.body) == (200, b'{"results":[0.5]}')
 
 
 def test_without_signatures_there_is_no_translation_yet(gateway: GatewayProcess) -> None:
@@ -198,9 +205,12 @@ def test_a_classic_model_has_no_chat(gateway: GatewayProcess, upstream: HttpUpst
 def test_a_body_need_not_be_strict_json_where_tf_serving_is_not(
     gateway: GatewayProcess, upstream: HttpUpstream
 ) -> None:
-    body = b'{"instances": [NaN, Infinity, -Infinity], "s": "a NaN"}'
+    body = b'{"instances": [NaN, Infinity, -Inf], "s": "a NaN"}'
     assert gateway.http.post("/v1/models/mnist:predict", body).status == 200
     assert upstream.only().body == body
+    upstream.reset()
+    assert gateway.http.post("/v1/models/mnist:predict", body + b' "and more').status == 200
+    assert upstream.only().body.rstrip() == body  # what was not looked at does not travel
     refused = gateway.http.post("/v1/models/mnist:predict", b'{"instances": [NaN, nan]}')
     assert refused.status == 400
-    assert json.loads(refused.body)["error"].startswith("the body is not valid JSON")
+    assert json.loads(refused.body)["error"].startswith("JSON Parse error: Invalid value.")

@@ -181,14 +181,14 @@ def test_reflection_lists_the_services_and_finds_their_files(channel: grpc.Chann
     [
         ("GET", "/metrics", 200),
         ("HEAD", "/metrics", 200),
-        ("POST", "/metrics", 404),
+        ("POST", "/metrics", 405),
         ("GET", "/", 404),
         ("GET", "/metrics/", 404),
         ("GET", "/v1/models", 404),
         ("POST", CHAT, 404),
         ("GET", "/api/models", 404),
         ("GET", "/docs", 404),
-        ("POST", "/readyz", 404),
+        ("POST", "/readyz", 405),
     ],
 )
 def test_the_metrics_port_serves_nothing_else(

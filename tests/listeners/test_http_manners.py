@@ -51,7 +51,7 @@ def test_a_page_of_a_named_origin_may_call(gateway: GatewayProcess, upstream: Ht
             "access-control-request-headers": "authorization, content-type",
         },
     )
-    assert preflight.status == 200
+    assert preflight.status == 204
     assert preflight.headers["access-control-allow-origin"] == PAGE
     assert "authorization" in preflight.headers["access-control-allow-headers"]
     answer = gateway.http.post(CHAT, {"model": "chat"}, headers={"origin": PAGE})

@@ -141,6 +141,21 @@ def test_the_refusal_has_the_protocols_shape(
     assert found == what
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_refusal_does_not_tell_which_models_there_are(
+    gateway: GatewayProcess, method: str
+) -> None:
+    """An LLM, a classic model, one of nobody's: the same bytes for all."""
+    for suffix in ("", "/versions/1", ":predict", ":explain", "/metadata"):
+        answers = [
+            gateway.http.ask(method, f"/v1/models/{name}{suffix}", b"{}", bearer("sk-wrong"))
+            for name in ("chat", "digits-a", "nothing")
+        ]
+        told = {(answer.status, answer.body) for answer in answers}
+        assert {status for status, _ in told} == {401}
+        assert len(told) == 1
+
+
 @pytest.mark.parametrize("key", [None, "sk-wrong"])
 def test_a_stranger_is_unauthenticated_over_grpc(
     client: ServingClient, grpc_upstream: GrpcUpstream, key: str | None

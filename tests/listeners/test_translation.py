@@ -178,3 +178,55 @@ def test_grpc_predict_on_a_rest_backend(textual: GatewayProcess, upstream: HttpU
     client.close()
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert error.details() == "no such thing"
+
+
+def test_rest_classify_on_a_grpc_backend(
+    gateway: GatewayProcess, grpc_upstream: GrpcUpstream
+) -> None:
+    answer = grpc_upstream.wire.ClassificationResponse()
+    classes = answer.result.classifications.add().classes
+    classes.add(label="cat", score=0.1)
+    classes.add(label="dog", score=float("nan"))
+    grpc_upstream.answer(GrpcAnswer(answer.SerializeToString()))
+    body = b'{"signature_name": "s", "context": {"c": 1}, "examples": [{"x": [1.5], "n": "a"}]}'
+    got = gateway.http.post("/v1/models/served:classify", body)
+    assert (got.status, got.body) == (200, b'{"results":[[["cat",0.1],["dog",NaN]]]}')
+    call = grpc_upstream.only()
+    assert call.method == "/tensorflow.serving.PredictionService/Classify"
+    asked = grpc_upstream.wire.ClassificationRequest.FromString(call.message)
+    spec = asked.model_spec
+    assert (spec.name, spec.version.value, spec.signature_name) == ("binary", 4, "s")
+    given = asked.input.example_list_with_context
+    assert list(given.context.features.feature["c"].int64_list.value) == [1]
+    (example,) = given.examples
+    assert list(example.features.feature["x"].float_list.value) == [1.5]
+    assert list(example.features.feature["n"].bytes_list.value) == [b"a"]
+    grpc_upstream.reset()
+    got = gateway.http.post("/v1/models/served:regress", b'{"examples": [{"x": [null]}]}')
+    assert got.status == 400
+    assert got.json() == {"error": "Feature: x has element with unexpected JSON type: Null"}
+    assert grpc_upstream.calls == []
+
+
+def test_grpc_regress_on_a_rest_backend(textual: GatewayProcess, upstream: HttpUpstream) -> None:
+    upstream.answer(sized({"results": [0.5]}))
+    client = ServingClient(textual.grpc_address)
+    request = client.wire.RegressionRequest()
+    request.model_spec.name = "textual"
+    features = request.input.example_list.examples.add().features.feature
+    features["x"].float_list.value.append(1.0)
+    features["raw"].bytes_list.value.append(b"\xff")
+    method = "/tensorflow.serving.PredictionService/Regress"
+    answer = client.wire.RegressionResponse.FromString(
+        client.call(method, request.SerializeToString())
+    )
+    client.close()
+    assert [one.value for one in answer.result.regressions] == [0.5]
+    spec = answer.model_spec
+    assert (spec.name, spec.version.value, spec.signature_name) == ("textual", 1, "serving_default")
+    asked = upstream.only()
+    assert asked.path == "/v1/models/textual/versions/1:regress"
+    assert json.loads(asked.body) == {
+        "signature_name": "serving_default",
+        "examples": [{"x": [1.0], "raw": [{"b64": "/w=="}]}],
+    }

@@ -1,13 +1,21 @@
 """Which row of the table a path means, and which model it names."""
 
 import contextlib
+import json
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, UnknownRoute
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    Malformed,
+    MethodNotAllowed,
+    Unauthenticated,
+    UnknownRoute,
+)
 from gateway.protocols import routes
 from gateway.protocols.routes import ANTHROPIC, BY_PATH, OPENAI, TFS, front_of, match
 from gateway.types import Family, Front, Model, Ref
@@ -35,6 +43,9 @@ def test_the_table_is_what_is_promised() -> None:
         "/v1/chat/completions": "chat",
         "/v1/completions": "completions",
         "/v1/responses": "responses",
+        "/v1/realtime": "realtime",
+        "/v1/audio/transcriptions": "transcriptions",
+        "/v1/audio/translations": "translations",
         "/v1/messages": "messages",
         "/v1/messages/count_tokens": "count_tokens",
         "/v1/embeddings": "embeddings",
@@ -91,12 +102,16 @@ def test_fixed_paths(path: str) -> None:
         ("GET", "/v1/models/mnist/versions/3", "status", Ref("mnist", version=3)),
         ("GET", "/v1/models/mnist/labels/stable", "status", Ref("mnist", label="stable")),
         ("GET", "/V1/Models/mnist/Versions/3", "status", Ref("mnist", version=3)),
-        ("POST", "/v1/models/mnist:Predict", "predict", Ref("mnist")),
+        ("GET", "/v1/models/mnist/METADATA", "status", Ref("mnist")),
+        ("GET", "/v1/models/mnist/Versions/3/Metadata", "status", Ref("mnist", version=3)),
+        ("GET", "/v1/models/mnist/versions/0000000000000000000003", "status", Ref("mnist", 3)),
+        ("HEAD", "/v1/models/mnist", "status", Ref("mnist")),
+        ("GET", "/v1/models/other/name:free", "retrieve_model", Ref("other/name:free")),
+        ("GET", "/v1/models/nobody:predictions", "retrieve_model", Ref("nobody:predictions")),
         ("POST", "/v1/models/nobody:predict", "predict", Ref("nobody")),
         ("GET", "/v1/models/nobody/versions/1", "status", Ref("nobody", version=1)),
         ("POST", "/v1/models/qwen2.5:7b:predict", "predict", Ref("qwen2.5:7b")),
         ("POST", "/v1/models/org/chat/versions/1:predict", "predict", Ref("org/chat", version=1)),
-        ("POST", "/v1/models/other/name:predict", "predict", Ref("other/name")),
         # ── the longest configured name wins, then the suffix ──
         ("GET", "/v1/models/org/x/metadata", "retrieve_model", Ref("org/x/metadata")),
         ("GET", "/v1/models/org/x/metadata/metadata", "metadata", Ref("org/x/metadata")),
@@ -120,10 +135,36 @@ def test_paths_that_name_a_model(method: str, path: str, operation: str, ref: Re
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "operation"),
+    [
+        ("GET", "/v1/responses/resp_1", "retrieve_response"),
+        ("HEAD", "/v1/responses/resp%5F1", "retrieve_response"),
+        ("POST", "/v1/responses/resp_1/cancel", "cancel_response"),
+    ],
+)
+def test_paths_that_name_a_response(method: str, path: str, operation: str) -> None:
+    matched = match(method, path.encode(), MODELS)
+    assert (matched.operation.name, matched.ref, matched.held) == (operation, None, "resp_1")
+
+
+@pytest.mark.parametrize(
     ("method", "path", "error"),
     [
         ("GET", "/", UnknownRoute),
-        ("POST", "/v1/audio/transcriptions", UnknownRoute),
+        ("POST", "/v1/audio/speech", UnknownRoute),
+        ("GET", "/v1/responses/", UnknownRoute),
+        ("GET", "/v1/responses/..", UnknownRoute),
+        ("GET", "/v1/responses/a/b", UnknownRoute),
+        ("GET", "/v1/responses/a%2Fb", UnknownRoute),
+        ("GET", "/v1/responses/a%3Fb", UnknownRoute),
+        ("GET", "/v1/responses/{response_id}", UnknownRoute),
+        ("GET", f"/v1/responses/{'x' * 200}", UnknownRoute),
+        ("POST", "/v1/responses/x/input_items", UnknownRoute),
+        ("DELETE", "/v1/responses/resp_1", MethodNotAllowed),
+        ("POST", "/v1/responses/resp_1", MethodNotAllowed),
+        ("GET", "/v1/responses/resp_1/cancel", MethodNotAllowed),
+        ("GET", "/v1/responses", MethodNotAllowed),
+        ("POST", "/v1/realtime", MethodNotAllowed),
         ("POST", "/v1/load_lora_adapter", UnknownRoute),
         ("POST", "/invocations", UnknownRoute),
         ("GET", "/metrics", UnknownRoute),
@@ -133,14 +174,9 @@ def test_paths_that_name_a_model(method: str, path: str, operation: str, ref: Re
         ("GET", "*", UnknownRoute),
         ("POST", "/v1/models", MethodNotAllowed),
         ("DELETE", "/v1/models/chat", MethodNotAllowed),
-        ("GET", "/v1/models/mnist:predict", MethodNotAllowed),
-        ("POST", "/v1/models/mnist/metadata", MethodNotAllowed),
-        ("POST", "/v1/models/mnist", MethodNotAllowed),
+        ("POST", "/v1/models/nobody", MethodNotAllowed),
+        ("POST", "/v1/models/org/nobody", MethodNotAllowed),
         ("OPTIONS", "/v1/chat/completions", MethodNotAllowed),
-        ("GET", "/v1/models/mnist/versions/x", InvalidRequest),
-        ("GET", "/v1/models/mnist/versions/-1", InvalidRequest),
-        ("GET", "/v1/models/mnist/versions/99999999999999999999", InvalidRequest),
-        ("POST", "/v1/models/mnist/versions/1.5:predict", InvalidRequest),
         ("GET", "/v1/models/mnist@", InvalidRequest),
         ("GET", "/v1/models/mnist@1/metadata", InvalidRequest),
         ("GET", "/v1/models/@1", InvalidRequest),
@@ -152,6 +188,79 @@ def test_paths_that_name_a_model(method: str, path: str, operation: str, ref: Re
 def test_paths_that_mean_nothing(method: str, path: str, error: type[GatewayError]) -> None:
     with pytest.raises(error):
         match(method, path.encode(), MODELS)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "mnist:predict"),
+        ("HEAD", "mnist:predict"),
+        ("PUT", "mnist:predict"),
+        ("DELETE", "mnist"),
+        ("POST", "mnist"),
+        ("POST", "mnist/metadata"),
+        ("POST", "mnist/versions/1"),
+        ("POST", "mnist:PREDICT"),
+        ("POST", "mnist:Classify"),
+        ("POST", "mnist/METADATA"),
+        ("POST", "mnist:explain"),
+        ("GET", "mnist:explain"),
+        ("POST", "nobody:explain"),
+        ("GET", "nobody:predict"),
+        ("POST", "other/name:predict"),
+        ("GET", "other/name/metadata"),
+        ("GET", "mnist/nothing"),
+        ("GET", "mnist/versions"),
+        ("GET", "mnist/versions/"),
+        ("GET", "nobody/labels"),
+        ("GET", "mnist/versions/x"),
+        ("GET", "mnist/versions/-1"),
+        ("POST", "mnist/versions/1.5:predict"),
+        ("POST", "mnist/versions/latest:predict"),
+        ("GET", "mnist/versions/1/labels/stable"),
+        ("POST", "mnist/versions/1/labels/stable:predict"),
+        ("POST", "mnist/version/1:predict"),
+        ("POST", "mnist/version/%31:predict"),
+    ],
+)
+def test_what_tf_serving_calls_malformed(method: str, path: str) -> None:
+    raw = f"/v1/models/{path}".encode()
+    with pytest.raises(Malformed) as caught:
+        match(method, raw, MODELS)
+    assert caught.value.message == f"Malformed request: {method} /v1/models/{path}"
+    answer = front_of(raw, caught.value).error(caught.value)
+    assert (answer.head.status, set(json.loads(answer.body))) == (400, {"error"})
+
+
+@pytest.mark.parametrize("version", ["9223372036854775808", "9" * 4000])
+def test_a_version_beyond_64_bits(version: str) -> None:
+    with pytest.raises(Malformed, match=rf"^Failed to convert version: {version[:64]} to num"):
+        match("POST", f"/v1/models/mnist/versions/{version}:predict".encode(), MODELS)
+
+
+def test_a_long_path_is_told_in_part() -> None:
+    with pytest.raises(Malformed) as caught:
+        match("POST", b"/v1/models/mnist/" + "é".encode() * 9000 + b":explain", MODELS)
+    assert len(caught.value.message) < 300
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "path", ["mnist", "chat", "nobody", "org/chat", "org/x:predict", "org%2Fx"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_strangers_get_one_shape_by_the_path_alone(method: str, path: str) -> None:
+    raw = f"/v1/models/{path}".encode()
+    stranger = Unauthenticated("who is it?")
+    shapes = set()
+    for models in (MODELS, {}, {"nobody": model("nobody", Family.CLASSIC)}):
+        try:
+            front = match(method, raw, models).operation.front
+        except (Malformed, MethodNotAllowed) as error:
+            front = front_of(raw, error)
+        shapes.add(front.error(stranger).body)
+        assert front_of(raw).error(stranger).body in shapes
+    assert len(shapes) == 1
 
 
 @pytest.mark.parametrize("name", [*LLM_NAMES, *CLASSIC_NAMES])

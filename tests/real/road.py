@@ -72,6 +72,9 @@ class Road:
         )
         launch = content["models"]["chat"]["backends"][0]["launch"]
         launch |= {"port": vllm, "log": str(folder / "vllm.log")}
+        launch["command"].append("--enable-lora")
+        launch["env"]["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+        launch["env"]["VLLM_ENABLE_RESPONSES_API_STORE"] = "1"
         launch = content["models"]["digits"]["backends"][0]["launch"]
         launch |= {"port": rest, "grpc_port": tfs, "log": str(folder / "tensorflow.log")}
         self.file = folder / "road.yaml"

@@ -66,6 +66,83 @@ def test_streamed_responses(client: openai.OpenAI, side: Side) -> None:
     assert kinds[-1] == "response.completed"
 
 
+def test_a_response_by_its_id(client: openai.OpenAI, side: Side) -> None:
+    made = client.responses.create(
+        model=side.llm, input=PROMPT, max_output_tokens=24, temperature=0
+    )
+    found = client.responses.retrieve(made.id)
+    assert found.output_text == made.output_text == "better than ugly."
+    with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
+        client.responses.cancel(made.id)
+    more = client.responses.create(
+        model=side.llm,
+        input=PROMPT,
+        max_output_tokens=8,
+        temperature=0,
+        previous_response_id=made.id,
+    )
+    assert more.previous_response_id == made.id
+
+
+def test_a_streamed_response_by_its_id(client: openai.OpenAI, side: Side) -> None:
+    with client.responses.stream(
+        model=side.llm, input=PROMPT, max_output_tokens=24, temperature=0
+    ) as stream:
+        made = stream.get_final_response()
+    assert client.responses.retrieve(made.id).output_text == made.output_text
+
+
+def test_a_background_response_is_followed_and_cancelled(client: openai.OpenAI, side: Side) -> None:
+    def started() -> openai.types.responses.Response:
+        return client.responses.create(
+            model=side.llm,
+            input=PROMPT,
+            max_output_tokens=1500,
+            temperature=0,
+            background=True,
+            extra_body={"ignore_eos": True},
+        )
+
+    made = started()
+    assert made.status in ("queued", "in_progress")
+    assert client.responses.cancel(made.id).status == "cancelled"
+    assert client.responses.retrieve(made.id).status == "cancelled"
+
+
+@pytest.mark.parametrize("method", ["retrieve", "cancel"])
+def test_an_unknown_response_is_not_found(client: openai.OpenAI, method: str) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        getattr(client.responses, method)("resp_nobody")
+    error = caught.value.body
+    assert isinstance(error, dict)
+    assert (error["param"], error["code"]) == ("response_id", 404)
+
+
+def test_a_response_made_directly_is_found_through_the_gateway(road: Road) -> None:
+    asked = {"model": road.direct.llm, "input": PROMPT, "max_output_tokens": 8, "temperature": 0}
+    made = httpx.post(f"{road.direct.openai}/v1/responses", json=asked, timeout=60).json()
+    path = f"/v1/responses/{made['id']}"
+    found = httpx.get(f"{road.gateway.openai}{path}", timeout=60)
+    assert found.json() == httpx.get(f"{road.direct.openai}{path}", timeout=60).json()
+    assert found.headers["x-isthmus-model"] == "chat@1"
+
+
+@pytest.mark.parametrize("path", ["transcriptions", "translations"])
+def test_audio_for_a_model_of_text_fails_in_vllms_words(road: Road, path: str) -> None:
+    answers = [
+        httpx.post(
+            f"{side.openai}/v1/audio/{path}",
+            data={"model": side.llm},
+            files={"file": ("a.wav", b"RIFF")},
+            timeout=60,
+        )
+        for side in (road.gateway, road.direct)
+    ]
+    assert answers[0].status_code == answers[1].status_code >= 400
+    assert answers[0].content == answers[1].content
+    assert answers[0].headers["x-isthmus-model"] == "chat@1"
+
+
 def test_messages_in_anthropics_form(side: Side) -> None:
     answer = httpx.post(
         f"{side.openai}/v1/messages",
@@ -136,6 +213,27 @@ def test_what_the_backend_refuses_reaches_the_client_as_it_is(road: Road) -> Non
         for side in (road.gateway, road.direct)
     ]
     assert [answer.status_code for answer in answers] == [400, 400]
+    assert answers[0].content == answers[1].content
+
+
+@pytest.mark.parametrize("path", ["/v2/rerank", "/v2/embed"])
+def test_coheres_calls_of_a_model_of_text_fail_in_vllms_words(road: Road, path: str) -> None:
+    asked = {"query": "q", "documents": ["a"], "texts": ["a"], "input_type": "search_query"}
+    answers = [
+        httpx.post(f"{side.openai}{path}", json={"model": side.llm, **asked}, timeout=60)
+        for side in (road.gateway, road.direct)
+    ]
+    assert answers[0].status_code == answers[1].status_code >= 400
+    assert answers[0].content == answers[1].content
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_what_vllm_refuses_of_anthropics_form_passes(road: Road, path: str) -> None:
+    answers = [
+        httpx.post(f"{side.openai}{path}", json={"model": side.llm, "messages": 7}, timeout=60)
+        for side in (road.gateway, road.direct)
+    ]
+    assert answers[0].status_code == answers[1].status_code >= 400
     assert answers[0].content == answers[1].content
 
 

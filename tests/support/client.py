@@ -4,6 +4,8 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,9 +99,11 @@ def whole(answer: http.client.HTTPResponse) -> Answered:
 class Raw:
     """A bare connection, for what no client would send."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
-        self._file = self._socket.makefile("rb")
+    def __init__(self, port: int, context: ssl.SSLContext | None = None, name: str = "") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_hostname=name)
+        self._file = self.socket.makefile("rb")
 
     def __enter__(self) -> "Raw":
         return self
@@ -109,32 +113,63 @@ class Raw:
 
     def close(self) -> None:
         self._file.close()
-        self._socket.close()
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Leave without a farewell."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def send(self, data: bytes) -> None:
         """Send; a connection that the other side closed meanwhile is no failure here."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(data)
+            self.socket.sendall(data)
 
-    def answer(self) -> Answered:
-        """Read one answer that is framed by its length."""
+    def send_all(self, data: bytes) -> bool:
+        """Send; whether the other side took it all."""
+        try:
+            self.socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def pieces(self, *pieces: bytes) -> None:
+        """Send each as a segment of its own."""
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            self.send(piece)
+
+    def answer(self, head: bool = False) -> Answered:
+        """Read one answer, past interim ones; `head`: one to HEAD, which has no body."""
         line = self.line_of_status()
+        while b" 100 " in line:
+            assert self._file.readline() == b"\r\n"
+            line = self.line_of_status()
         headers: dict[str, str] = {}
         while (field := self._file.readline()) not in (b"\r\n", b""):
             name, _, value = field.decode("latin-1").partition(":")
             headers[name.lower()] = value.strip()
-        body = self._file.read(int(headers.get("content-length", "0")))
-        return Answered(int(line.split()[1]), headers, body)
+        return Answered(int(line.split()[1]), headers, b"" if head else self._body(headers))
+
+    def _body(self, headers: Fields) -> bytes:
+        if "transfer-encoding" not in headers:
+            return self._file.read(int(headers.get("content-length", "0")))
+        parts = []
+        while size := int(self._file.readline(), 16):
+            parts.append(self._file.read(size))
+            assert self._file.readline() == b"\r\n"
+        assert self._file.readline() == b"\r\n"
+        return b"".join(parts)
 
     def silent(self) -> bool:
         """Whether nothing has come so far."""
-        self._socket.setblocking(False)
+        self.socket.setblocking(False)
         try:
-            self._socket.recv(1, socket.MSG_PEEK)
+            self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         finally:
-            self._socket.settimeout(DEADLINE)
+            self.socket.settimeout(DEADLINE)
         return False
 
     def line_of_status(self) -> bytes:
@@ -143,12 +178,13 @@ class Raw:
         assert line.startswith(b"HTTP/1.1 "), line
         return line
 
-    def rest(self) -> bytes:
-        """Read until the other side closes."""
+    def rest(self, strict: bool = False) -> bytes:
+        """Read until the other side closes; `strict`: raise when it resets instead."""
         parts = []
         try:
             while part := self._file.read1(65536):
                 parts.append(part)
         except ConnectionResetError:
-            pass
+            if strict:
+                raise
         return b"".join(parts)

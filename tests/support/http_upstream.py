@@ -135,12 +135,17 @@ Default = Callable[[Recorded], Script]
 
 
 class HttpUpstream:
-    """The server. `names` are what it says it serves as vLLM; `versions` as TF Serving."""
+    """The server. `names` are what it says it serves as vLLM; `versions` as TF Serving.
+
+    `loras` are vLLM's adapters, a path for each name; `runtime_loras`: they may come and go.
+    """
 
     def __init__(self, loop: LoopThread, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.names: list[str] = ["served"]
         self.versions: dict[str, dict[int, str]] = {}
         self.metadata: object | None = None
+        self.loras: dict[str, str] = {}
+        self.runtime_loras = True
         self.healthy = True
         self.probe_script: Script | None = None
         self.requests: list[Recorded] = []
@@ -244,13 +249,47 @@ class HttpUpstream:
         if path == "/health":
             return sized(b"", "200 OK" if self.healthy else "503 Service Unavailable")
         if path == "/v1/models":
-            return sized({"object": "list", "data": [{"id": name} for name in self.names]})
+            return sized({"object": "list", "data": self._cards()})
+        if path.endswith("load_lora_adapter") and self.runtime_loras:
+            return self._change_lora(path == "/v1/load_lora_adapter", json.loads(request.body))
         if path.endswith("/metadata") and self.metadata is not None:
             return sized(self.metadata)
         found = self.versions.get(path.removeprefix("/v1/models/"))
         if found is None:
             return sized({"error": "Servable not found"}, "404 Not Found")
         return sized(status_of(found))
+
+    def _cards(self) -> list[dict[str, str | None]]:
+        """List models as vLLM does: its names, then its adapters with their parent."""
+        bases = [{"id": name, "root": "/models/base", "parent": None} for name in self.names]
+        parent = self.names[0] if self.names else None
+        loras = [{"id": n, "root": p, "parent": parent} for n, p in self.loras.items()]
+        return [*bases, *loras]
+
+    def _change_lora(self, load: bool, asked: dict[str, str]) -> Script:
+        """Load or unload an adapter in vLLM's own words."""
+        name = asked["lora_name"]
+        if load and name in self.loras:
+            text = f"The lora adapter '{name}' has already been loaded."
+            return _refusal(400, "InvalidUserInput", text)
+        if load and asked["lora_path"].startswith("/nowhere"):
+            text = f"Loading lora {name} failed: No adapter found for {asked['lora_path']}"
+            return _refusal(404, "NotFoundError", text)
+        if not load and name not in self.loras:
+            text = f"The lora adapter '{name}' cannot be found."
+            return _refusal(404, "NotFoundError", text)
+        if load:
+            self.loras[name] = asked["lora_path"]
+        else:
+            del self.loras[name]
+        verb = "added" if load else "removed"
+        words = f"Success: LoRA adapter '{name}' {verb} successfully."
+        return sized(words.encode(), headers=())
+
+
+def _refusal(status: int, kind: str, message: str) -> Script:
+    error = {"message": message, "type": kind, "param": None, "code": status}
+    return sized({"error": error}, f"{status} Refused")
 
 
 def status_of(versions: dict[int, str]) -> object:

@@ -19,9 +19,18 @@ A gRPC client and a backend that speaks REST:
     answer = response_to_proto(wire, outputs, name, version)
 
 `metadata` reads the signatures and translates the answers about a model, `failures` its errors.
+`example_calls` translates classify and regress, whose tf.Examples are messages in both forms.
 Exact both ways but for what JSON lacks: the payload and sign of a NaN, and sizes after a 0.
 """
 
+from gateway.protocols.tensors.example_calls import (
+    classes_from_json,
+    classes_to_json,
+    examples_from_proto,
+    examples_to_proto,
+    values_from_json,
+    values_to_json,
+)
 from gateway.protocols.tensors.failures import error_from_json, error_to_json
 from gateway.protocols.tensors.json_request import request_from_json, request_to_json
 from gateway.protocols.tensors.json_response import response_from_json, response_to_json
@@ -68,9 +77,13 @@ __all__ = [
     "TensorSpec",
     "Tensors",
     "UnknownSignature",
+    "classes_from_json",
+    "classes_to_json",
     "dtype_of",
     "error_from_json",
     "error_to_json",
+    "examples_from_proto",
+    "examples_to_proto",
     "metadata_from_json",
     "metadata_to_json",
     "request_from_json",
@@ -87,4 +100,6 @@ __all__ = [
     "signatures_to_map",
     "status_from_json",
     "status_to_json",
+    "values_from_json",
+    "values_to_json",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gateway.errors import InvalidRequest, Unsupported, shown
 from gateway.protocols.tensors.document import Document
 from gateway.protocols.tensors.json_read import read_columns, read_rows
 from gateway.protocols.tensors.json_write import encode, write_tensor
+from gateway.protocols.tensors.reading import excerpt
 from gateway.protocols.tensors.types import (
     DEFAULT_SIGNATURE,
     Layout,
@@ -15,10 +16,10 @@ from gateway.protocols.tensors.types import (
     Signatures,
     Tensor,
     Tensors,
-    names,
 )
 
 _SIGNATURE = "signature_name"
+_LISTED = 50  # names in an error
 _ROW, _COLUMNAR = Layout.ROW.request_key, Layout.COLUMNAR.request_key
 
 
@@ -34,12 +35,7 @@ def request_from_json(body: bytes, signatures: Signatures) -> tuple[Tensors, Lay
     layout = _layout(document)
     document.saw(layout.request_key)
     read = read_rows if layout is Layout.ROW else read_columns
-    try:
-        named = read(document, layout.request_key, signature.inputs)
-    except Unsupported as error:
-        if layout is Layout.COLUMNAR:
-            raise
-        raise InvalidRequest(error.message, param=error.param) from None  # as TF Serving has it
+    named = read(document, layout.request_key, signature.inputs)
     document.check_repeats()
     return Tensors(named, signature.name), layout
 
@@ -53,60 +49,84 @@ def request_to_json(tensors: Tensors, signature: Signature) -> bytes:
     """
     _check_inputs(tensors.named, signature)
     _check_filter(tensors.output_filter, signature)
-    written = {
+    inputs = {
         name: write_tensor(name, tensor, exactly=True) for name, tensor in tensors.named.items()
     }
-    strict = all(value.strict for value in written.values())
-    inputs = {name: value.value for name, value in written.items()}
     # An object whose only key is `b64` would be read as a string, so that name is left out.
     value = inputs["b64"] if inputs.keys() == {"b64"} else inputs
-    return encode({_SIGNATURE: tensors.signature or DEFAULT_SIGNATURE, _COLUMNAR: value}, strict)
+    return encode({_SIGNATURE: tensors.signature or DEFAULT_SIGNATURE, _COLUMNAR: value})
 
 
 def _signature(document: Document, signatures: Signatures) -> Signature:
     name = document.members.get(_SIGNATURE, "")
     if type(name) is not str:
-        raise InvalidRequest(f"{_SIGNATURE!r} must be a string", param=_SIGNATURE)
+        raise InvalidRequest(
+            f"JSON Value: {excerpt(document.members)} not formatted correctly. {_SIGNATURE!r} key "
+            "must be a string value.",
+            param=_SIGNATURE,
+            quotes=True,
+        )
     document.saw(_SIGNATURE)
     signature = signatures.find(name)
     if not signature.inputs:
-        raise InvalidRequest(f"the signature {shown(signature.name)!r} takes no inputs")
+        raise InvalidRequest(f"Failed to get input map for signature: {shown(signature.name)}")
     return signature
 
 
 def _layout(document: Document) -> Layout:
     rows, columns = _ROW in document.members, _COLUMNAR in document.members
     if rows and columns:
-        raise InvalidRequest(f"the body has both {_ROW!r} and {_COLUMNAR!r}; send one of them")
-    if not rows and not columns:
         raise InvalidRequest(
-            f"the body has neither {_ROW!r} (row form) nor {_COLUMNAR!r} (columnar form)"
+            f"JSON Value: {excerpt(document.members)} Not formatted correctly expecting only one "
+            f"of {_COLUMNAR!r} or {_ROW!r} keys to exist",
+            quotes=True,
         )
+    if not rows and not columns:
+        raise InvalidRequest(f"Missing {_COLUMNAR!r} or {_ROW!r} key")
     return Layout.ROW if rows else Layout.COLUMNAR
 
 
 def _check_inputs(named: Mapping[str, Tensor], signature: Signature) -> None:
-    extra = sorted(named.keys() - signature.inputs.keys())
-    if extra:
+    """Compare inputs with a signature's, in the order and words of TF Serving's predict_util."""
+    given, wanted = named.keys(), signature.inputs.keys()
+    if len(given) > len(wanted) or (len(given) < len(wanted) and not signature.optional):
         raise InvalidRequest(
-            f"the signature {shown(signature.name)!r} has no input {shown(extra[0])!r}, only "
-            f"{names(signature.inputs)}",
-            param=extra[0],
+            f"input size does not match signature: {len(given)}!={len(wanted)} "
+            f"len({_set(given)}) != len({_set(wanted)}). Sent extra: {_set(given - wanted)}. "
+            f"Missing but required: {_set(wanted - given)}.",
+            param=min(given ^ wanted),
         )
-    missing = sorted(signature.inputs.keys() - named.keys())
-    if missing:
-        optional = missing[0] in signature.optional
-        why = "; REST backends need it although it has a default" if optional else ""
-        raise InvalidRequest(f"the input {shown(missing[0])!r} is missing{why}", param=missing[0])
+    missing = sorted(wanted - given)
+    for name in missing:
+        if name in signature.optional:
+            raise InvalidRequest(
+                f"the input {shown(name)!r} is missing; REST backends need it although it has a "
+                "default",
+                param=name,
+            )
+        feed = shown(signature.inputs[name].feed)
+        raise InvalidRequest(
+            f"Signature input alias: {shown(name)}(feed name: {feed}) not found in request and no "
+            f"default value provided. Inputs expected to be in the request {_set(given)}, or "
+            f"default input alias set: {_set(signature.optional)}",
+            param=name,
+        )
     for name, tensor in named.items():
         _check_input(name, tensor, signature)
+
+
+def _set(found: Iterable[str]) -> str:
+    listed = sorted(found)
+    more = [f"and {len(listed) - _LISTED} more"] if len(listed) > _LISTED else []
+    return f"{{{','.join([*map(shown, listed[:_LISTED]), *more])}}}"
 
 
 def _check_input(name: str, tensor: Tensor, signature: Signature) -> None:
     wanted = signature.inputs[name].dtype
     if tensor.dtype != wanted:
         raise InvalidRequest(
-            f"the input {shown(name)!r} is of type {tensor.dtype}, the signature wants {wanted}",
+            f"Expects input {shown(name)!r} to be {wanted.label} but {tensor.dtype.label} is "
+            "provided",
             param=name,
         )
     if not wanted.json:
@@ -124,12 +144,16 @@ def _check_input(name: str, tensor: Tensor, signature: Signature) -> None:
 
 
 def _check_filter(wanted: tuple[str, ...], signature: Signature) -> None:
+    seen = set[str]()
     for name in wanted:
         if name not in signature.outputs:
             raise InvalidRequest(
-                f"output_filter: the signature {shown(signature.name)!r} has no output "
-                f"{shown(name)!r}, only {names(signature.outputs)}",
+                f"output tensor alias not found in signature: {shown(name)} Outputs expected to be "
+                f"in the set {_set(signature.outputs)}.",
                 param="output_filter",
             )
-    if len(set(wanted)) < len(wanted):
-        raise InvalidRequest("output_filter names an output twice", param="output_filter")
+        if name in seen:
+            raise InvalidRequest(
+                f"duplicate output tensor alias: {shown(name)}", param="output_filter"
+            )
+        seen.add(name)

@@ -17,10 +17,9 @@ def response_to_json(tensors: Tensors, layout: Layout) -> bytes:
     `Unsupported` for more lists than a body may hold here.
     """
     if not tensors.named:
-        raise InvalidRequest("the model gave no outputs, and JSON needs one")
+        raise InvalidRequest("Cannot convert empty tensor map to JSON")
     write = write_rows if layout is Layout.ROW else write_columns
-    written = write(tensors.named)
-    return encode({layout.response_key: written.value}, written.strict)
+    return encode({layout.response_key: write(tensors.named)})
 
 
 def response_from_json(

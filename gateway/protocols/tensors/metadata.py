@@ -49,7 +49,7 @@ def signatures_from_json(wire: Wire, body: bytes) -> Signatures:
 
 
 def signatures_to_map(wire: Wire, signatures: Signatures) -> bytes:
-    """Write a SignatureDefMap; names of tensors and defaults are not known here."""
+    """Write a SignatureDefMap; defaults are not known here."""
     message = wire.SignatureDefMap()
     for name, signature in signatures.named.items():
         definition = message.signature_def[name]
@@ -122,11 +122,12 @@ def _specs(infos: Mapping[str, messages.TensorInfo]) -> dict[str, TensorSpec]:
 def _spec(info: messages.TensorInfo) -> TensorSpec:
     shape = info.tensor_shape
     sizes = None if shape.unknown_rank else tuple(dim.size for dim in shape.dim)
-    return TensorSpec(dtype_of(info.dtype), sizes)
+    return TensorSpec(dtype_of(info.dtype), sizes, info.name)
 
 
 def _write_info(spec: TensorSpec, info: messages.TensorInfo) -> None:
     info.dtype = spec.dtype.number
+    info.name = spec.feed
     if spec.shape is None:
         info.tensor_shape.unknown_rank = True
     else:

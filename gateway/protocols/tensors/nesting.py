@@ -19,12 +19,7 @@ _SLICED = 4  # shorter rows than this are cheaper to cut off by `zip`
 
 
 class Ragged(Exception):
-    """The lists are no tensor. `at` are the indices of the first that differs, `why` says how."""
-
-    def __init__(self, at: tuple[int, ...], why: str) -> None:
-        super().__init__(why)
-        self.at = at
-        self.why = why
+    """The lists are no tensor."""
 
 
 def flatten(value: Any) -> tuple[tuple[int, ...], list[Any]]:
@@ -39,15 +34,10 @@ def flatten(value: Any) -> tuple[tuple[int, ...], list[Any]]:
     level = value
     while level and type(level[0]) is list:
         if set(map(type, level)) != {list}:
-            odd = next(i for i, item in enumerate(level) if type(item) is not list)
-            raise Ragged(position(odd, tuple(shape)), "is no list, unlike those beside it")
+            raise Ragged
         sizes = set(map(len, level))
         if len(sizes) > 1:
-            first = len(level[0])
-            odd = next(i for i, item in enumerate(level) if len(item) != first)
-            raise Ragged(
-                position(odd, tuple(shape)), f"has {len(level[odd])} items, others have {first}"
-            )
+            raise Ragged
         shape.append(sizes.pop())
         level = list(chain.from_iterable(level))
     return tuple(shape), level
@@ -75,22 +65,20 @@ def nest(values: Sequence[Any], shape: tuple[int, ...]) -> Any:
     return values
 
 
+def nest_text(texts: list[str], shape: tuple[int, ...]) -> list[str]:
+    """Return the JSON of each row, from the text of each value in row-major order.
+
+    The shape has a dimension at least and no 0. Raises `ValueError` as `nest` does.
+    """
+    if list_count(shape) > MAX_LISTS:
+        raise ValueError(f"more than {MAX_LISTS} lists")
+    for size in reversed(shape[1:]):
+        texts = [f"[{','.join(texts[i : i + size])}]" for i in range(0, len(texts), size)]
+    return texts
+
+
 def list_count(shape: tuple[int, ...]) -> int:
     """How many lists the JSON of a shape has; nothing follows a dimension of size 0."""
     if 0 in shape:
         shape = shape[: shape.index(0) + 1]
     return sum(accumulate(shape[:-1], mul, initial=1)) if shape else 0
-
-
-def position(index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the indices of a value, by its place in row-major order."""
-    indices: list[int] = []
-    for size in reversed(shape):
-        index, last = divmod(index, size)
-        indices.append(last)
-    return tuple(reversed(indices))
-
-
-def shown_position(at: tuple[int, ...]) -> str:
-    """Return indices as an error shows them: `[3][17]`."""
-    return "".join(f"[{index}]" for index in at)

@@ -5,7 +5,7 @@ Which counts, and what too few or too many values mean, follows TensorFlow's own
 (`Tensor::FromProto`), so that a model gets the same numbers whichever form its backend speaks:
 bytes win over a typed field; of a field that is too long the first values count; of one that is
 too short the last value fills the rest, and zeros do where there is none; integers wrap to their
-dtype. Stricter than that reader: an unknown rank is refused, where it makes a scalar.
+dtype; of an unknown rank it knows nothing, and goes by the sizes that there are.
 """
 
 from __future__ import annotations
@@ -145,8 +145,6 @@ def _read_all(tensors: Mapping[str, messages.Tensor], max_bytes: int) -> dict[st
 
 def _shape(name: str, message: messages.Tensor) -> tuple[int, ...]:
     shape = message.tensor_shape
-    if shape.unknown_rank:
-        raise _bad(name, "has an unknown rank; send its full shape")
     if len(shape.dim) > MAX_RANK:
         raise _bad(name, f"has {len(shape.dim)} dimensions; TensorFlow takes {MAX_RANK}")
     sizes = tuple(dim.size for dim in shape.dim)
@@ -233,4 +231,5 @@ def _field_values(dtype: DType, data: Data) -> Sequence[Any]:
 
 
 def _bad(name: str, why: str) -> GatewayError:
-    return InvalidRequest(f"{shown(name)!r} {why}", param=name)
+    """Return the error in TF Serving's words, which say no more than the name, and the reason."""
+    return InvalidRequest(f"tensor parsing error: {shown(name)}. It {why}", param=name)

@@ -10,7 +10,7 @@ dtype can't hold is refused, where that code leaves some to wrap.
 from __future__ import annotations
 
 import binascii
-import math
+import json
 import re
 import sys
 from array import array
@@ -18,9 +18,11 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from gateway.protocols.tensors.floats import short
+import msgspec
+
 from gateway.protocols.tensors.types import Data, DType, Kind
 
+_CHUNK = 4096  # values that are looked at together in search of a wrong one
 _SPACE = re.compile(r"[ \t\r\n\v\f]+")
 _NAMES = {
     dict: "an object",
@@ -78,29 +80,25 @@ def from_json(dtype: DType, flat: list[Any], hints: Hints) -> Data:
     return _READERS[dtype.kind](dtype, flat, hints)
 
 
-def to_json(dtype: DType, data: Data, as_bytes: bool) -> tuple[Sequence[Any], bool]:
-    """Return JSON values, and whether a strict encoder may write them.
+def to_json(dtype: DType, data: Data, as_bytes: bool) -> Sequence[Any]:
+    """Return JSON values of a dtype that is no float; `as_bytes`: strings as base64 objects.
 
-    What strict JSON lacks: NaN, infinities, and strings that are not UTF-8, which are returned
-    with surrogate escapes. `as_bytes`: strings as base64 objects.
+    A string that is not UTF-8 is returned as the text of a JSON string, byte by byte as it is.
     """
     return _WRITERS[dtype.kind](dtype, data, as_bytes)
 
 
-def to_json_exactly(dtype: DType, data: Data) -> tuple[Sequence[Any], bool]:
-    """Return JSON values for another reader of this contract, not for a person's eye.
+def to_json_exactly(dtype: DType, data: Data) -> Sequence[Any]:
+    """Return the same for another reader of this contract, not for a person's eye.
 
-    float32 keeps the digits of a double, which are written ten times as fast; strings go as
-    base64 where one of them is not UTF-8.
+    Strings go as base64 where one of them is not UTF-8.
     """
-    if dtype.kind is Kind.FLOAT:
-        return _finite(numbers_of(dtype, data).tolist())
-    if dtype.kind is Kind.STRING:
-        try:
-            return list(map(bytes.decode, cast(tuple[bytes, ...], data))), True
-        except UnicodeDecodeError:
-            return _write_strings(dtype, data, True)
-    return to_json(dtype, data, False)
+    if dtype.kind is not Kind.STRING:
+        return to_json(dtype, data, False)
+    try:
+        return list(map(bytes.decode, cast(tuple[bytes, ...], data)))
+    except UnicodeDecodeError:
+        return _write_strings(dtype, data, True)
 
 
 def _read_numbers(dtype: DType, flat: list[Any], hints: Hints) -> bytes:
@@ -155,44 +153,49 @@ def is_base64(value: Any) -> bool:
 def _misfit(dtype: DType, flat: list[Any]) -> Misfit:
     """Say which value is wrong; only called once one is known to be."""
     takes = _TAKES[dtype.kind]
-    for index, value in enumerate(flat):
-        if type(value) not in takes:
-            return Misfit(
-                index, f"is {_NAMES[type(value)]}, where {_WANTED[dtype.kind]} is expected"
-            )
-        try:
-            array(dtype.typecode, [value])
-        except OverflowError:
-            return Misfit(index, f"is out of the range of {dtype}")
+    for at in range(0, len(flat), _CHUNK):
+        chunk = flat[at : at + _CHUNK]
+        if takes.issuperset(map(type, chunk)) and _fit(dtype, chunk):
+            continue
+        for index, value in enumerate(chunk, at):
+            if type(value) not in takes:
+                return Misfit(
+                    index, f"is {_NAMES[type(value)]}, where {_WANTED[dtype.kind]} is expected"
+                )
+            if not _fit(dtype, [value]):
+                return Misfit(index, f"is out of the range of {dtype}")
     raise AssertionError("every value fits")
 
 
-def _write_floats(dtype: DType, data: Data, as_bytes: bool) -> tuple[Sequence[Any], bool]:
-    numbers = numbers_of(dtype, data)
-    return _finite(short(numbers) if dtype.typecode == "f" else numbers.tolist())
+def _fit(dtype: DType, numbers: list[Any]) -> bool:
+    try:
+        array(dtype.typecode, numbers)
+    except OverflowError:
+        return False
+    return True
 
 
-def _finite(values: list[float]) -> tuple[list[float], bool]:
-    # A sum of doubles may overflow though each is finite: the slower encoder is right for both.
-    return values, math.isfinite(sum(values))
+def _write_integers(dtype: DType, data: Data, as_bytes: bool) -> Sequence[Any]:
+    return numbers_of(dtype, data).tolist()
 
 
-def _write_integers(dtype: DType, data: Data, as_bytes: bool) -> tuple[Sequence[Any], bool]:
-    return numbers_of(dtype, data).tolist(), True
+def _write_bools(dtype: DType, data: Data, as_bytes: bool) -> Sequence[Any]:
+    return list(map(bool, cast(bytes, data)))
 
 
-def _write_bools(dtype: DType, data: Data, as_bytes: bool) -> tuple[Sequence[Any], bool]:
-    return list(map(bool, cast(bytes, data))), True
-
-
-def _write_strings(dtype: DType, data: Data, as_bytes: bool) -> tuple[Sequence[Any], bool]:
+def _write_strings(dtype: DType, data: Data, as_bytes: bool) -> Sequence[Any]:
     strings = cast(tuple[bytes, ...], data)
     if as_bytes:
-        return [{"b64": b64encode(value).decode("ascii")} for value in strings], True
+        return [{"b64": b64encode(value).decode("ascii")} for value in strings]
     try:
-        return list(map(bytes.decode, strings)), True
+        return list(map(bytes.decode, strings))
     except UnicodeDecodeError:
-        return [value.decode("utf-8", "surrogateescape") for value in strings], False
+        return list(map(_write_string, strings))
+
+
+def _write_string(value: bytes) -> msgspec.Raw:
+    text = json.dumps(value.decode("utf-8", "surrogateescape"), ensure_ascii=False)
+    return msgspec.Raw(text.encode("utf-8", "surrogateescape"))
 
 
 _TAKES: Mapping[Kind, frozenset[type]] = {
@@ -206,8 +209,7 @@ _READERS: Mapping[Kind, Callable[[DType, list[Any], Hints], Data]] = {
     Kind.BOOL: _read_bools,
     Kind.STRING: _read_strings,
 }
-_WRITERS: Mapping[Kind, Callable[[DType, Data, bool], tuple[Sequence[Any], bool]]] = {
-    Kind.FLOAT: _write_floats,
+_WRITERS: Mapping[Kind, Callable[[DType, Data, bool], Sequence[Any]]] = {
     Kind.INTEGER: _write_integers,
     Kind.BOOL: _write_bools,
     Kind.STRING: _write_strings,

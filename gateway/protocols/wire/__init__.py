@@ -39,6 +39,7 @@ _CLASSES = (
     "tensorflow.serving.GetModelMetadataResponse",
     "tensorflow.serving.GetModelStatusRequest",
     "tensorflow.serving.GetModelStatusResponse",
+    "tensorflow.serving.ModelServerConfig",
     "tensorflow.serving.ModelSpec",
     "tensorflow.serving.MultiInferenceRequest",
     "tensorflow.serving.MultiInferenceResponse",
@@ -88,21 +89,22 @@ class Wire:
     SignatureDef: type[messages.SignatureDef]
     TensorProto: type[messages.Tensor]
     TensorShapeProto: type[messages.TensorShape]
-    ClassificationRequest: type[Message]
-    ClassificationResponse: type[Message]
+    ClassificationRequest: type[messages.ExamplesRequest]
+    ClassificationResponse: type[messages.ClassificationResponse]
     GetModelMetadataRequest: type[messages.GetModelMetadataRequest]
     GetModelMetadataResponse: type[messages.GetModelMetadataResponse]
     GetModelStatusRequest: type[messages.GetModelStatusRequest]
     GetModelStatusResponse: type[messages.GetModelStatusResponse]
+    ModelServerConfig: type[messages.ModelServerConfig]
     ModelSpec: type[messages.ModelSpec]
     MultiInferenceRequest: type[Message]
     MultiInferenceResponse: type[Message]
     PredictRequest: type[messages.PredictRequest]
     PredictResponse: type[messages.PredictResponse]
-    RegressionRequest: type[Message]
-    RegressionResponse: type[Message]
-    ReloadConfigRequest: type[Message]
-    ReloadConfigResponse: type[Message]
+    RegressionRequest: type[messages.ExamplesRequest]
+    RegressionResponse: type[messages.RegressionResponse]
+    ReloadConfigRequest: type[messages.ReloadConfigRequest]
+    ReloadConfigResponse: type[messages.ReloadConfigResponse]
     SignatureDefMap: type[messages.SignatureDefMap]
 
     DataType: type[IntEnum]

@@ -153,3 +153,154 @@ class GetModelStatusResponse(Message):
     """The states, highest version first."""
 
     model_version_status: RepeatedCompositeFieldContainer[ModelVersionStatus]
+
+
+class BytesList(Message):
+    """Values of a feature: strings, as bytes."""
+
+    value: RepeatedScalarFieldContainer[bytes]
+
+
+class FloatList(Message):
+    """Values of a feature: float32."""
+
+    value: RepeatedScalarFieldContainer[float]
+
+
+class Int64List(Message):
+    """Values of a feature: int64."""
+
+    value: RepeatedScalarFieldContainer[int]
+
+
+class Feature(Message):
+    """``tensorflow.Feature``: ``kind`` holds one of the three lists, or none."""
+
+    bytes_list: BytesList
+    float_list: FloatList
+    int64_list: Int64List
+
+
+class Features(Message):
+    """Named features."""
+
+    feature: MessageMap[str, Feature]
+
+
+class Example(Message):
+    """``tensorflow.Example``: one row of named features."""
+
+    features: Features
+
+
+class ExampleList(Message):
+    """Examples."""
+
+    examples: RepeatedCompositeFieldContainer[Example]
+
+
+class ExampleListWithContext(Message):
+    """Examples, and the features that all of them share; an example's own win."""
+
+    examples: RepeatedCompositeFieldContainer[Example]
+    context: Example
+
+
+class Input(Message):
+    """``kind`` holds ``example_list``, ``example_list_with_context`` or neither."""
+
+    example_list: ExampleList
+    example_list_with_context: ExampleListWithContext
+
+
+class ExamplesRequest(Message):
+    """``ClassificationRequest`` and ``RegressionRequest``, which have the same fields."""
+
+    model_spec: ModelSpec
+    input: Input
+
+
+class Class(Message):
+    """A label and its score."""
+
+    label: str
+    score: float
+
+
+class Classifications(Message):
+    """The classes of one example."""
+
+    classes: RepeatedCompositeFieldContainer[Class]
+
+
+class ClassificationResult(Message):
+    """An item for each example."""
+
+    classifications: RepeatedCompositeFieldContainer[Classifications]
+
+
+class ClassificationResponse(Message):
+    """Classes, and the model version that found them."""
+
+    model_spec: ModelSpec
+    result: ClassificationResult
+
+
+class Regression(Message):
+    """The value for one example."""
+
+    value: float
+
+
+class RegressionResult(Message):
+    """An item for each example."""
+
+    regressions: RepeatedCompositeFieldContainer[Regression]
+
+
+class RegressionResponse(Message):
+    """Values, and the model version that made them."""
+
+    model_spec: ModelSpec
+    result: RegressionResult
+
+
+class ModelConfig(Message):
+    """One model of a server's configuration: its name, and the folder that holds its versions."""
+
+    name: str
+    base_path: str
+
+
+class ModelConfigList(Message):
+    """The models of a server."""
+
+    config: RepeatedCompositeFieldContainer[ModelConfig]
+
+
+class ModelServerConfig(Message):
+    """``config`` holds ``model_config_list``, ``custom_model_config`` or neither."""
+
+    model_config_list: ModelConfigList
+    custom_model_config: AnyMessage
+
+
+class ReloadConfigRequest(Message):
+    """Asks a server to serve these models and no others."""
+
+    config: ModelServerConfig
+    metric_names: RepeatedScalarFieldContainer[str]
+
+
+class Metric(Message):
+    """How much a counter of the server grew while it loaded."""
+
+    name: str
+    int64_value_increase: int
+
+
+class ReloadConfigResponse(Message):
+    """What became of it."""
+
+    status: Status
+    metric: RepeatedCompositeFieldContainer[Metric]

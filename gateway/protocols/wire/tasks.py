@@ -18,19 +18,27 @@ _TASKS = 1
 _MAX_TASKS = 256
 
 
+class TasksError(ValueError):
+    """Tasks that do not go together, in the words of TF Serving where it has some."""
+
+
 def read_tasks_spec(wire: Wire, body: bytes) -> ModelSpecView:
     """Return the model that all tasks mean; its signature is the first task's.
 
-    Raises `WireError` when there is no task, or when two mean different models or versions: one
-    call goes to one version.
+    Without a task the name is empty. Raises `WireError`, and `TasksError` when two mean different
+    models or versions: one call goes to one version.
     """
     specs = [read_spec(wire, body[task.value : task.end]) for task in _tasks(body)]
     if not specs:
-        raise WireError("the request has no task", 0)
+        return ModelSpecView(name="", version=None, label=None, signature="")
     first = specs[0]
+    if len({spec.name for spec in specs}) > 1:
+        raise TasksError(
+            "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+        )
     aims = {(spec.name, spec.version, spec.label) for spec in specs}
     if len(aims) > 1:
-        raise WireError("its tasks name different models or versions; ask once for each", 0)
+        raise TasksError("the tasks name different versions; ask once for each")
     return first
 
 

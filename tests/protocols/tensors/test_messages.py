@@ -99,7 +99,9 @@ def test_tensors_that_are_refused(
     bad = message(dtype, shape, **fields)
     tracemalloc.start()
     try:
-        with pytest.raises(InvalidRequest, match=f"'x'.*{why}") as caught:
+        with pytest.raises(
+            InvalidRequest, match=rf"^tensor parsing error: x\. It .*{why}"
+        ) as caught:
             read_tensor("x", bad, MAX)
         assert tracemalloc.get_traced_memory()[1] < MAX
     finally:
@@ -114,8 +116,9 @@ def test_zeros_after_which_nothing_counts() -> None:
 def test_an_unknown_rank() -> None:
     unknown = message("DT_FLOAT", (), float_val=[1])
     unknown.tensor_shape.unknown_rank = True
-    with pytest.raises(InvalidRequest, match="'x' has an unknown rank"):
-        read_tensor("x", unknown, MAX)
+    assert read_tensor("x", unknown, MAX) == tensor(FLOAT, (), 1)
+    unknown.tensor_shape.dim.add().size = 2
+    assert read_tensor("x", unknown, MAX) == tensor(FLOAT, (2,), 1, 1)
 
 
 @pytest.mark.parametrize("number", [11, 20, 21, 29, 101, 999])
@@ -131,7 +134,7 @@ def test_a_bound_for_all_tensors_together() -> None:
         asked.inputs[name].CopyFrom(fill)
     body = asked.SerializeToString()
     assert len(request_from_proto(WIRE, body, 1200).named) == 3
-    with pytest.raises(InvalidRequest, match="'c' claims"):
+    with pytest.raises(InvalidRequest, match=r"error: c\. It claims"):
         request_from_proto(WIRE, body, 1199)
 
 
@@ -185,7 +188,7 @@ def test_bytes_that_are_no_message(read: Any, error: type[GatewayError]) -> None
 def test_a_backend_whose_tensor_is_unsound() -> None:
     answer = WIRE.PredictResponse()
     answer.outputs["y"].CopyFrom(message("DT_FLOAT", (2,), tensor_content=b"1"))
-    with pytest.raises(UpstreamInvalid, match="'y' has 1 bytes"):
+    with pytest.raises(UpstreamInvalid, match=r"tensor parsing error: y\. It has 1 bytes"):
         response_from_proto(WIRE, answer.SerializeToString(), MAX)
 
 

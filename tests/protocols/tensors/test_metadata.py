@@ -99,8 +99,8 @@ def test_signatures_from_every_form() -> None:
     signature = got.find("")
     assert signature.method == "tensorflow/serving/predict"
     assert signature.inputs == {
-        "x": TensorSpec(FLOAT, (-1, 784)),
-        "s": TensorSpec(STRING, None),
+        "x": TensorSpec(FLOAT, (-1, 784), "serving_default_x:0"),
+        "s": TensorSpec(STRING, None, "serving_default_s:0"),
     }
     assert signature.outputs["y"].shape == ()
     assert signature.outputs["y"].dtype.number == 11

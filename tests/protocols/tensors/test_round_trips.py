@@ -251,7 +251,7 @@ def messages(draw: st.DrawFn) -> Message:
 def test_any_message_is_read_or_refused(message: Any, max_bytes: int) -> None:
     tensor = read_or_refused(lambda: read_tensor("x", message, max_bytes))
     if isinstance(tensor, str):
-        assert "'x'" in tensor
+        assert "'x'" in tensor or tensor.startswith("tensor parsing error: x. It ")
     elif tensor.dtype == STRING:
         assert len(tensor.data) == tensor.size
     else:

@@ -35,7 +35,7 @@ def targets() -> Mapping[str, Start]:
     models of `golden.models`, there where ISTHMUS_TFS=host:grpc_port,host:rest_port says so. A
     further target, such as `gateway` (the gateway in front of a server), is one more entry: a
     context manager that starts it and yields its addresses. What a target can't do yet belongs
-    into `NOT_YET` of `test_golden.py`.
+    into `NOT_YET` of `not_yet.py`.
     """
     found: dict[str, Start] = {
         "server": savedmodel_server,

@@ -1,0 +1,190 @@
+"""Counters and histograms that cost next to nothing to move, and that other processes can add up.
+
+Prometheus' own client takes microseconds for each label it looks up. Here a caller finds its
+series once and keeps it; the client library writes what was counted when somebody asks.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+Labels = tuple[str, ...]
+Reading = Callable[[], Mapping[Labels, float]]
+Totals = dict[str, dict[Labels, list[float]]]
+"""What was counted, by family and labels: a number, or a histogram's buckets and its sum."""
+
+
+class Buckets:
+    """One histogram's observations."""
+
+    __slots__ = ("_bounds", "numbers", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.numbers = [0.0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.numbers[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+
+class Count:
+    """One counter's number."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0.0
+
+
+class Counters:
+    """A family of counters, one for each set of labels."""
+
+    def __init__(self, name: str, text: str, labels: Labels) -> None:
+        self.name, self.text, self.labels = name, text, labels
+        self._series: dict[Labels, Count] = {}
+
+    def at(self, *labels: str) -> Count:
+        """Return the counter for these labels; the same one each time."""
+        found = self._series.get(labels)
+        if found is None:
+            found = self._series[labels] = Count()
+        return found
+
+    def totals(self) -> dict[Labels, list[float]]:
+        """Return what was counted."""
+        return {labels: [count.number] for labels, count in self._series.items()}
+
+    def write(self, totals: Mapping[Labels, Sequence[float]]) -> CounterMetricFamily:
+        """Return totals as the client library writes them."""
+        family = CounterMetricFamily(self.name, self.text, labels=self.labels)
+        for labels, (number,) in totals.items():
+            family.add_metric(labels, number)
+        return family
+
+
+class Histograms:
+    """A family of histograms, one for each set of labels. `bounds` are the buckets' upper ends."""
+
+    def __init__(self, name: str, text: str, labels: Labels, bounds: Sequence[float]) -> None:
+        self.name, self.text, self.labels = name, text, labels
+        self._bounds = bounds
+        self._series: dict[Labels, Buckets] = {}
+
+    def at(self, *labels: str) -> Buckets:
+        """Return the histogram for these labels; the same one each time."""
+        found = self._series.get(labels)
+        if found is None:
+            found = self._series[labels] = Buckets(self._bounds)
+        return found
+
+    def totals(self) -> dict[Labels, list[float]]:
+        """Return what was counted."""
+        return {labels: [*buckets.numbers, buckets.sum] for labels, buckets in self._series.items()}
+
+    def write(self, totals: Mapping[Labels, Sequence[float]]) -> HistogramMetricFamily:
+        """Return totals as the client library writes them."""
+        family = HistogramMetricFamily(self.name, self.text, labels=self.labels)
+        ends = [str(floatToGoString(bound)) for bound in (*self._bounds, math.inf)]  # type: ignore[no-untyped-call]
+        for labels, (*numbers, total) in totals.items():
+            family.add_metric(labels, list(zip(ends, accumulate(numbers), strict=True)), total)
+        return family
+
+
+class Gauges:
+    """A family of gauges, read from whoever knows them when somebody asks."""
+
+    def __init__(self, name: str, text: str, labels: Labels, read: Reading) -> None:
+        self.name, self.text, self.labels = name, text, labels
+        self._read = read
+
+    def totals(self) -> dict[Labels, list[float]]:
+        """Return the values of this moment."""
+        return {labels: [value] for labels, value in self._read().items()}
+
+    def write(self, totals: Mapping[Labels, Sequence[float]]) -> GaugeMetricFamily:
+        """Return totals as the client library writes them."""
+        family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
+        for labels, (value,) in totals.items():
+            family.add_metric(labels, value)
+        return family
+
+
+Family = Counters | Histograms | Gauges
+Written = CounterMetricFamily | HistogramMetricFamily | GaugeMetricFamily
+
+
+class Store(Collector):
+    """All families of a process, and what other processes counted in the same ones."""
+
+    def __init__(self) -> None:
+        self._families: list[Family] = []
+        self._others: dict[str, Totals] = {}
+        self._ended: Totals = {}
+
+    def counters(self, name: str, text: str, labels: Labels) -> Counters:
+        """Add a family of counters; their name is written with `_total` behind it."""
+        family = Counters(name, text, labels)
+        self._families.append(family)
+        return family
+
+    def histograms(
+        self, name: str, text: str, labels: Labels, bounds: Sequence[float]
+    ) -> Histograms:
+        """Add a family of histograms."""
+        family = Histograms(name, text, labels, bounds)
+        self._families.append(family)
+        return family
+
+    def gauges(self, name: str, text: str, labels: Labels, read: Reading) -> None:
+        """Add a family of gauges; `read` is called for their values."""
+        self._families.append(Gauges(name, text, labels, read))
+
+    def totals(self) -> Totals:
+        """Return all that this process counted."""
+        return {family.name: family.totals() for family in self._families}
+
+    def told(self, process: str, totals: Totals) -> None:
+        """Take in what another process has counted so far, instead of what it told before."""
+        self._others[process] = totals
+
+    def lost(self, process: str) -> None:
+        """Keep what a process counted that is no more: totals never go backwards."""
+        totals = self._others.pop(process, {})
+        lasting = {f.name for f in self._families if not isinstance(f, Gauges)}
+        kept = {name: series for name, series in totals.items() if name in lasting}
+        self._ended = _sum((self._ended, kept))
+
+    def elsewhere(self, name: str, *labels: str) -> float:
+        """Return what other processes told last of one counter or gauge, all together."""
+        told = (totals.get(name, {}).get(labels) for totals in self._others.values())
+        return sum(numbers[0] for numbers in told if numbers is not None)
+
+    def collect(self) -> Iterable[Written]:
+        """Return every family with the sum of all processes."""
+        totals = _sum((self.totals(), self._ended, *self._others.values()))
+        return [family.write(totals.get(family.name, {})) for family in self._families]
+
+
+def _sum(parts: Iterable[Totals]) -> Totals:
+    total: Totals = {}
+    for part in parts:
+        for name, series in part.items():
+            into = total.setdefault(name, {})
+            for labels, numbers in series.items():
+                known = into.get(labels)
+                into[labels] = (
+                    list(numbers)
+                    if known is None
+                    else [a + b for a, b in zip(known, numbers, strict=True)]
+                )
+    return total
