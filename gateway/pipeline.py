@@ -6,6 +6,8 @@ Every request has one ending, whatever happens to it: `_Ending` is a context man
 whole path, so it runs at once when a client vanishes in the middle of a write.
 """
 
+from __future__ import annotations
+
 import asyncio
 import random
 import time
@@ -50,6 +52,7 @@ from gateway.types import (
     Whole,
 )
 
+_clock = time.monotonic  # the loop's own ticks in milliseconds
 _CONTROL_SECONDS = 600.0
 """How long a control may take: servers load models meanwhile. A client may ask for less."""
 _TELLING = (Malformed, MethodNotAllowed)
@@ -66,16 +69,17 @@ class Internal(GatewayError):
 class _Ending:
     """The one ending: what became of a request is told once, on every way out."""
 
-    def __init__(self, request: Request, observer: Observer, clock: Callable[[], float]) -> None:
+    __slots__ = ("_observer", "_request", "elsewhere", "error", "phase", "status")
+
+    def __init__(self, request: Request, observer: Observer) -> None:
         self.status = 0
         self.error: GatewayError | None = None
         self.phase = "received"
         self.elsewhere = 0.0
         self._request = request
         self._observer = observer
-        self._clock = clock
 
-    def __enter__(self) -> "_Ending":
+    def __enter__(self) -> _Ending:
         return self
 
     def __exit__(
@@ -84,27 +88,27 @@ class _Ending:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        request = self._request
-        gone = isinstance(self.error, ClientGone) or kind is asyncio.CancelledError
-        grpc = request.operation.form is Form.TFS_GRPC
-        status = self.status
-        if gone:
+        request, status, cancelled = self._request, self.status, ""
+        operation, tenant, target = request.operation, request.tenant, request.target
+        grpc = operation.form is Form.TFS_GRPC
+        if kind is asyncio.CancelledError or isinstance(self.error, ClientGone):
+            cancelled = self.phase
             status = Code.CANCELLED if grpc else ClientGone.status
-        seconds = self._clock() - request.received
-        target = request.target
+        seconds = _clock() - request.received
+        model, version = (target.model.name, target.version.number) if target else ("", "")
         self._observer.ended(
             Outcome(
-                request_id=request.id,
-                protocol=request.operation.protocol,
-                operation=request.operation.name,
-                tenant=request.tenant.name if request.tenant else "",
-                model=target.model.name if target else "",
-                version=str(target.version.number) if target else "",
-                code=Code(status).name if grpc else str(status),
-                seconds=seconds,
-                overhead=max(seconds - self.elsewhere, 0.0),
-                cancelled=self.phase if gone else "",
-                error=self.error,
+                request.id,
+                operation.protocol,
+                operation.name,
+                tenant.name if tenant else "",
+                model,
+                str(version),
+                Code(status).name if grpc else str(status),
+                seconds,
+                max(seconds - self.elsewhere, 0.0),
+                cancelled,
+                self.error,
             )
         )
 
@@ -131,14 +135,13 @@ class Pipeline:
         self._dispatch = dispatch
         self._observer = observer
         self._limits = limits
-        self._clock = time.monotonic  # the loop's own ticks in milliseconds
         self._views_of = Snapshot()
         self._views: dict[str, View] = {}
         self._choices: dict[str, versioning.Choice] = {}
 
     async def handle(self, request: Request) -> None:
         """Answer a request, well or with an error in its protocol's shape."""
-        with _Ending(request, self._observer, self._clock) as ending:
+        with _Ending(request, self._observer) as ending:
             try:
                 await self._serve(request, ending)
             except GatewayError as error:
@@ -154,7 +157,7 @@ class Pipeline:
 
     async def refuse(self, request: Request, error: GatewayError) -> None:
         """Answer a request that a listener could not even route."""
-        with _Ending(request, self._observer, self._clock) as ending:
+        with _Ending(request, self._observer) as ending:
             if isinstance(error, _TELLING):
                 try:
                     key = fields.key(request.first)
@@ -259,30 +262,34 @@ class Pipeline:
         given = _CONTROL_SECONDS if request.timeout is None else request.timeout
         deadline = request.received + min(given, _CONTROL_SECONDS)
         ending.phase = "answer"
-        began = self._clock()
+        began = _clock()
         try:
             answer = await self._controls[request.operation.name](
                 asked, view, deadline, _sent_on(request)
             )
         finally:
-            ending.elsewhere += self._clock() - began
+            ending.elsewhere += _clock() - began
         await self._whole(request, ending, answer)
 
     async def _relay(self, request: Request, ending: _Ending, call: Call) -> None:
         ending.phase = "queue"
         async with self._dispatch.open(call) as flight:
-            ending.elsewhere = flight.queued + flight.upstream
             ending.phase = "answer"
+            ending.elsewhere = flight.queued + flight.upstream
             ending.status = flight.head.status
-            await request.reply.start(self._decorated(request, flight, flight.head))
+            reply = request.reply
+            reply.deadline = call.deadline + _TAKING  # a late backend is found out first
             answer: Answer = flight
             if request.operation.keeps:
                 answer = self._holding.noting(request, call.target, flight)
-            began = self._clock()
+            began = _clock()
+            await reply.start(_decorated(request, flight, flight.head, began))
             try:
-                await _pieces(request, answer, call.deadline)
+                while piece := await answer.read():
+                    await reply.piece(piece)
+                await reply.finish()
             finally:
-                ending.elsewhere += self._clock() - began
+                ending.elsewhere += _clock() - began
 
     async def _relay_translated(
         self, request: Request, ending: _Ending, call: Call, question: Question
@@ -294,21 +301,8 @@ class Pipeline:
             ending.phase = "answer"
             answer = await self._translating.answer(flight, question, call)
             ending.status = answer.head.status
-            await request.reply.start(self._decorated(request, flight, answer.head))
+            await request.reply.start(_decorated(request, flight, answer.head, _clock()))
             await request.reply.finish(answer.body)
-
-    def _decorated(self, request: Request, flight: Flight, head: Head) -> Head:
-        """Add the gateway's own fields to a backend's head."""
-        gateway = self._clock() - request.received - flight.queued - flight.upstream
-        timing = (
-            f"gateway;dur={gateway * 1e3:.3f}, queue;dur={flight.queued * 1e3:.3f}, "
-            f"upstream;dur={flight.upstream * 1e3:.3f}"
-        )
-        ours = (
-            *_identity(request),
-            (b"server-timing", timing.encode()),
-        )
-        return Head(head.status, fields.sent_back(head.headers) + ours, head.detail, head.trailers)
 
     async def _whole(self, request: Request, ending: _Ending, answer: Whole) -> None:
         head = answer.head
@@ -330,13 +324,13 @@ class Pipeline:
         request.reply.abort()
 
 
-async def _pieces(request: Request, answer: Answer, deadline: float) -> None:
-    """Send an answer on; a client that reads too slowly holds its slot until the deadline only."""
-    reply = request.reply
-    reply.deadline = deadline + _TAKING  # a late backend is found out first
-    while piece := await answer.read():
-        await reply.piece(piece)
-    await reply.finish()
+def _decorated(request: Request, flight: Flight, head: Head, now: float) -> Head:
+    """Add the gateway's own fields to a backend's head."""
+    queued, upstream = flight.queued * 1e3, flight.upstream * 1e3
+    own = (now - request.received) * 1e3 - queued - upstream
+    timing = b"gateway;dur=%.3f, queue;dur=%.3f, upstream;dur=%.3f" % (own, queued, upstream)
+    ours = (*_identity(request), (b"server-timing", timing))
+    return Head(head.status, fields.sent_back(head.headers) + ours, head.detail, head.trailers)
 
 
 def _deadline(request: Request, target: Target) -> float:

@@ -198,6 +198,12 @@ _PREFIX = f"{_MODELS}/"
 _SHOWN = 256  # characters of a path in an error
 
 
+_EXACT: Mapping[bytes, Matched] = {
+    path.encode("ascii"): Matched(operation) for path, operation in BY_PATH.items()
+}
+"""Rows whose path names no model, by the path as it is mostly sent."""
+
+
 def match(method: str, raw_path: bytes, models: Mapping[str, Model]) -> Matched:
     """Find the row for a request's method and undecoded path, without its query.
 
@@ -205,6 +211,9 @@ def match(method: str, raw_path: bytes, models: Mapping[str, Model]) -> Matched:
     on which models there are. Raises `UnknownRoute`, `MethodNotAllowed`, `InvalidRequest` and, for
     paths that are TF Serving's, `Malformed`.
     """
+    exact = _EXACT.get(raw_path)
+    if exact is not None and exact.operation.method == method:
+        return exact
     matched = _find(method, raw_path, models)
     _check_method(method, raw_path, matched.operation)
     return matched
