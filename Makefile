@@ -6,7 +6,7 @@ export ISTHMUS_VENVS := $(VENVS)
 export ISTHMUS_MODELS := $(MODELS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format environments models gateway
+.PHONY: help demo test check bench compiled format environments models gateway
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -19,6 +19,13 @@ test: models ## all tests, those against real vLLM and real TensorFlow included
 
 check: gateway ## types, lint, import directions and the fast tests
 	scripts/check
+
+bench: gateway ## the gateway beside its peers, 9 minutes (LOADS=, PEERS=, RUNS=3, SECONDS=3); writes docs/benchmarks.md
+	$(VENVS)/gateway/bin/python -m bench --loads "$(LOADS)" --peers "$(PEERS)" \
+	  --runs $(or $(RUNS),3) --seconds $(or $(SECONDS),3)
+
+compiled: gateway ## the gateway with its data path compiled, in .compiled/ (a minute; needs a C compiler)
+	scripts/compile
 
 format: gateway ## write the code as the linter wants it
 	$(VENVS)/gateway/bin/ruff check --fix . && $(VENVS)/gateway/bin/ruff format .

@@ -52,6 +52,16 @@ class Connection(asyncio.Protocol):
         """Keep the transport."""
         self._transport = transport  # type: ignore[assignment]
 
+    def reusable(self) -> bool:
+        """Whether nothing of the last exchange is left on it, either way."""
+        return (
+            self.reader.reusable
+            and not self.closed
+            and not self.paused
+            and self._transport is not None
+            and not self._transport.get_write_buffer_size()
+        )
+
     def data_received(self, data: bytes) -> None:
         """Feed the reader; bytes that nobody asked for end the connection."""
         if not self.held:
@@ -73,7 +83,7 @@ class Connection(asyncio.Protocol):
         self.closed = True
         if self.held and self.error is None:
             try:
-                self.reader.end()
+                self.reader.end(reset=exc is not None)
             except UpstreamError as error:
                 self.error = error
         self._wake()
@@ -277,7 +287,7 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if connection.reader.reusable and not connection.closed and not connection.paused:
+        if connection.reusable():
             pool.give_back(connection)
         else:
             connection.close()

@@ -5,37 +5,29 @@ import logging
 import pkgutil
 import signal
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import adapters
 from gateway import config
-from gateway.control.holders import Holders
 from gateway.control.lora_changes import LoraChanges
 from gateway.control.ports import free_port
 from gateway.control.registry import Registry
 from gateway.control.reload import Reloads
 from gateway.control.supervisor import Progress, Supervisor
 from gateway.control.supervisor import State as LaunchState
-from gateway.dispatch import Dispatch
-from gateway.errors import ConfigError
-from gateway.holding import Holding
+from gateway.control.worker_orders import World
+from gateway.data_plane import DataPlane, taken
 from gateway.listeners.admin import admin_app
-from gateway.listeners.admin_views import Loads
-from gateway.listeners.certificates import Certificates
-from gateway.listeners.grpc import GrpcListener
 from gateway.listeners.health import Health
-from gateway.listeners.http_plane import HttpPlane
 from gateway.listeners.http_server import HttpListener
 from gateway.listeners.metrics import MetricsPlane
 from gateway.listeners.servers import HttpServer
 from gateway.observe.metrics import Metrics
-from gateway.pipeline import Pipeline
-from gateway.policies.cors import Cors
-from gateway.protocols import translation, wire
-from gateway.translating import Translating
+from gateway.policies.shares import share_out
+from gateway.protocols import wire
+from gateway.shared_plane import SharedPlane
 from gateway.types import Adapter, Address, Configuration, Seen
 
 _log = logging.getLogger("isthmus")
@@ -43,10 +35,7 @@ _log = logging.getLogger("isthmus")
 Report = Callable[[Progress], None]
 Listener = HttpServer | HttpListener
 WhenReady = Callable[["Gateway"], Awaitable[None]]
-MAX_VALUES = 2**30
-"""Bytes that the tensors of one translated request or answer may hold, and an answer's own."""
-_TRANSLATORS = 2
-"""Threads for large translations: more would only take turns at the interpreter."""
+_LISTENERS = ("http", "metrics", "admin", "grpc")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -82,39 +71,32 @@ def load(path: Path, environment: Mapping[str, str]) -> Configuration:
     return config.load(path, environment, kinds, fresh_port)
 
 
+def adapters_of(configuration: Configuration) -> dict[str, Adapter]:
+    """Return an adapter of each kind that the models use."""
+    kinds = adapter_types()
+    used = {model.adapter for model in configuration.models}
+    return {name: kinds[name]() for name in sorted(used)}
+
+
 class Gateway:
-    """A whole gateway. `start`, and `stop` in any case; `addresses` are what it listens on."""
+    """A whole gateway. `start`, and `stop` in any case; `addresses` are what it listens on.
+
+    With more than one worker the data plane is theirs; all that knows the world is here.
+    """
 
     def __init__(self, configuration: Configuration, report: Report) -> None:
         self._configuration = configuration
         self._report = report
         self._wire = wire.load()
         self._metrics = Metrics()
-        kinds = adapter_types()
-        used = {model.adapter for model in configuration.models}
-        self._adapters = {name: kinds[name]() for name in sorted(used)}
-        self._registry = Registry(configuration, self._adapters, self._world_changed)
-        server = configuration.server
-        self._health = Health(self._registry.snapshot, server.ready_requires)
-        self._translators = ThreadPoolExecutor(_TRANSLATORS, "translation")
-        dispatch = Dispatch(self._adapters)
-        self._pipeline = Pipeline(
-            self._registry.snapshot,
-            dispatch,
-            self._metrics,
-            configuration.limits,
-            Translating(
-                translation.directions(self._wire, MAX_VALUES), self._translators, MAX_VALUES
-            ),
-            Holding(dispatch, Holders()),
-            {"reload": Reloads(self._wire, self._registry, self._adapters)},
-            compressed=server.request_compression,
-        )
-        self._metrics.watch_inflight(dispatch.slots.counts)
-        self._loads = Loads(dispatch.slots.inflight, dispatch.slots.waiting)
+        self._adapters = adapters_of(configuration)
+        share = share_out(configuration)
+        self._registry = Registry(share, self._adapters, self._world_changed, self._spread)
+        self._health = Health(self._registry.snapshot, configuration.server.ready_requires)
+        self._settled = False
+        self._data = self._data_plane(share)
         self._supervisor = Supervisor(self._launch_progress)
-        self._servers: dict[str, Listener] = {}
-        self._grpc: GrpcListener | None = None
+        self._servers: list[Listener] = []
         self.addresses: dict[str, Address] = {}
 
     async def start(self) -> None:
@@ -123,14 +105,17 @@ class Gateway:
         Listeners come first: the process is alive long before its backends are.
         """
         self._listen()
-        for server in self._servers.values():
+        for server in self._servers:
             await server.start()
-        if self._grpc is not None:
-            await self._grpc.start()
-        for name, address in self.addresses.items():
-            _log.info("%s listens on %s", name, address)
+        await self._data.start()
+        for name in _LISTENERS:
+            if name in self.addresses:
+                _log.info("%s listens on %s", name, self.addresses[name])
         await self._supervisor.start(self._configuration.launches)
         await self._registry.start()
+        self._settled = True
+        self._data.changed()
+        await self._data.spread()
         self._health.settled = True
         self._health.changed()
         _log.info("ready: %d models", len(self._configuration.models))
@@ -139,48 +124,47 @@ class Gateway:
         """Drain, then end everything that `start` began. Readiness goes first."""
         self._health.draining = True
         self._health.changed()
+        self._data.changed()
         drain = self._configuration.server.drain
         _log.info("draining for up to %g s", drain)
-        data = [self._servers[name].stop(drain) for name in ("http",) if name in self._servers]
-        if self._grpc is not None:
-            data.append(self._grpc.stop(drain))
-        await asyncio.gather(*data)
-        self._translators.shutdown(wait=False, cancel_futures=True)
+        await self._data.spread()
+        await self._data.stop(drain)
         await self._registry.stop()
         for adapter in self._adapters.values():
             await adapter.close()
         await self._supervisor.stop()
-        rest = [server.stop(1) for name, server in self._servers.items() if name != "http"]
-        await asyncio.gather(*rest)
+        await asyncio.gather(*(server.stop(1) for server in self._servers))
+
+    def _data_plane(self, share: Configuration) -> DataPlane | SharedPlane:
+        controls = {"reload": Reloads(self._wire, self._registry, self._adapters)}
+        if share.server.workers > 1:
+            return SharedPlane(share, self._world, self._metrics, controls)
+        return DataPlane(
+            share,
+            self._adapters,
+            self._wire,
+            self._registry.snapshot,
+            self._health,
+            self._metrics,
+            controls,
+        )
 
     def _listen(self) -> None:
         server, limits = self._configuration.server, self._configuration.limits
-        snapshot = self._registry.snapshot
-        certificates = Certificates(server.tls) if server.tls else None
-        plane = HttpPlane(self._pipeline, snapshot, self._health, Cors(server.cors))
-        figures = MetricsPlane(self._metrics.render, self._health)
+        self.addresses.update(self._data.bind())
+        figures = MetricsPlane(self._metrics.render, self._health, self._data.figures)
         admin = admin_app(
-            snapshot,
-            self._loads,
+            self._registry.snapshot,
+            self._data.loads,
             LoraChanges(self._registry, self._adapters),
             self._configuration.admin_digest,
             version("isthmus"),
             lambda: self.addresses.get("http"),
         )
-        patience = server.patience
         self._bind(
-            "http", server.http, lambda a: HttpListener(plane, a, limits, patience, certificates)
+            "metrics", server.metrics, lambda a: HttpListener(figures, a, limits, server.patience)
         )
-        self._bind("metrics", server.metrics, lambda a: HttpListener(figures, a, limits, patience))
         self._bind("admin", server.admin, lambda a: HttpServer(admin, a))
-        if server.grpc is not None:
-            try:
-                self._grpc = GrpcListener(
-                    self._pipeline, self._wire, self._health, limits, server.grpc, certificates
-                )
-            except RuntimeError:
-                raise _taken("grpc", server.grpc, "the address is in use") from None
-            self.addresses["grpc"] = Address(server.grpc.host, self._grpc.port)
 
     def _bind(
         self, name: str, address: Address | None, make: Callable[[Address], Listener]
@@ -190,24 +174,25 @@ class Gateway:
         try:
             listener = make(address)
         except OSError as error:
-            raise _taken(name, address, error.strerror or str(error)) from None
-        self._servers[name] = listener
+            raise taken(name, address, error.strerror or str(error)) from None
+        self._servers.append(listener)
         self.addresses[name] = Address(address.host, listener.port)
+
+    def _world(self) -> World:
+        return World(self._registry.snapshot(), self._settled, self._health.draining)
 
     def _world_changed(self, backend: str, seen: Seen) -> None:
         self._metrics.backend_up(backend, seen.up)
         self._health.changed()
+        self._data.changed()
+
+    async def _spread(self) -> None:
+        await self._data.spread()
 
     def _launch_progress(self, progress: Progress) -> None:
         if progress.state is LaunchState.RESTARTING:
             self._metrics.restarted(progress.name)
         self._report(progress)
-
-
-def _taken(name: str, address: Address, why: str) -> ConfigError:
-    return ConfigError(
-        (f"server.{name}: can't listen on {address}: {why}; end what is there, or choose another",)
-    )
 
 
 async def serve(configuration: Configuration, report: Report, when_ready: WhenReady) -> None:

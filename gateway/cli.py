@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -14,6 +15,7 @@ import uvloop
 from gateway import admin_client, config
 from gateway import app as gateway_app
 from gateway.control.supervisor import LaunchError, Progress, State
+from gateway.control.workers import WorkerError
 from gateway.errors import ConfigError
 from gateway.observe import logs
 from gateway.types import Configuration
@@ -42,10 +44,23 @@ _ADMIN = "http://127.0.0.1:8082"
 
 
 @main.command()
-def serve(file: File = Path("isthmus.yaml"), log_level: Level = "info") -> None:
+def serve(
+    file: File = Path("isthmus.yaml"),
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=256, help="Processes that serve; instead of server.workers.", metavar="N"
+        ),
+    ] = None,
+    log_level: Level = "info",
+) -> None:
     """Run the gateway."""
     logs.configure(log_level)
     configuration = _load(file)
+    if workers is not None:
+        configuration = replace(
+            configuration, server=replace(configuration.server, workers=workers)
+        )
     _warn_if_open(configuration)
     _run(configuration, gateway_app.for_ever)
 
@@ -158,7 +173,7 @@ def _run(configuration: Configuration, when_ready: gateway_app.WhenReady) -> Non
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(gateway_app.serve(configuration, _show, when_ready))
-        except (ConfigError, LaunchError) as error:
+        except (ConfigError, LaunchError, WorkerError) as error:
             _give_up(str(error))
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 from gateway.control import world
@@ -17,21 +17,27 @@ _MAX_NOTES = 1000
 
 Changed = Callable[[str, Seen], None]
 """Told a backend's id and what was seen of it, after each probe that changed the world."""
+Spread = Callable[[], Awaitable[None]]
 
 
 class Registry:
-    """Holds the Snapshot. `start` probes each backend once, then goes on until `stop`."""
+    """Holds the Snapshot. `start` probes each backend once, then goes on until `stop`.
+
+    `spread` returns when all who serve by the Snapshot have the newest one.
+    """
 
     def __init__(
         self,
         configuration: Configuration,
         adapters: Mapping[str, Adapter],
         changed: Changed,
+        spread: Spread | None = None,
         interval: float = 1.0,
     ) -> None:
         self._configuration = configuration
         self._adapters = adapters
         self._changed = changed
+        self._spread = spread
         self._interval = interval
         self._wanted = world.wanted_names(configuration.models)
         self._sights: dict[world.Place, Seen] = {}
@@ -55,6 +61,8 @@ class Registry:
     async def look_again(self, backends: Iterable[Backend]) -> None:
         """Probe backends now; returns when the Snapshot shows what is there at this moment."""
         await asyncio.gather(*(self._look(backend) for backend in backends))
+        if self._spread is not None:
+            await self._spread()
 
     def seen(self, backend: Backend) -> Seen | None:
         """Return what the last probe of a backend saw."""

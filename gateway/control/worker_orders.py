@@ -57,7 +57,3 @@ class Controlled:
     view: View
     seconds: float
     headers: Headers
-
-
-Totals = dict[str, dict[tuple[str, ...], list[float]]]
-"""Figures: a number, or a histogram's buckets and its sum, by family and labels."""

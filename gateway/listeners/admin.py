@@ -18,7 +18,7 @@ from gateway.control.lora_changes import LoraChanges
 from gateway.errors import GatewayError
 from gateway.listeners import openapi, openapi_page
 from gateway.listeners.admin_adapters import adapter_routes
-from gateway.listeners.admin_views import Loads, ModelView, model_view
+from gateway.listeners.admin_views import Loads, ModelView, WorkerView, model_view
 from gateway.types import Address, Snapshot
 
 MAX_BODY = 2**20
@@ -52,6 +52,7 @@ def admin_app(
     @app.get("/api/models", summary="All models", tags=["Models"])
     async def models() -> list[ModelView]:
         """Show every model with its versions, labels and backends, each once, by its name."""
+        await loads.fresh()
         return [
             model_view(model, loads)
             for name, model in sorted(snapshot().models.items())
@@ -61,10 +62,17 @@ def admin_app(
     @app.get("/api/models/{name:path}", summary="One model", tags=["Models"])
     async def one_model(name: str) -> ModelView:
         """Show one model, by its name or an alias."""
+        await loads.fresh()
         model = snapshot().models.get(name)
         if model is None:
             raise HTTPException(404, f"no model is called {name!r}; GET /api/models lists them")
         return model_view(model, loads)
+
+    @app.get("/api/workers", summary="The gateway's own processes", tags=["Workers"])
+    async def workers() -> list[WorkerView]:
+        """Show the processes that serve the data plane; none where the gateway is one process."""
+        await loads.fresh()
+        return loads.workers()
 
     @app.exception_handler(GatewayError)
     async def refused(request: Request, error: GatewayError) -> JSONResponse:

@@ -1,6 +1,6 @@
 """What the admin API shows of the world: the forms of its answers, made from the Snapshot."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
 
@@ -44,12 +44,37 @@ class ModelView(BaseModel):
     versions: list[VersionView]
 
 
-class Loads:
-    """How busy things are, as the admin API needs it."""
+class WorkerView(BaseModel):
+    """One of the gateway's own processes; `requests` are those since it was started."""
 
-    def __init__(self, inflight: Callable[[str], int], waiting: Callable[[str, int], int]) -> None:
+    worker: str
+    pid: int | None
+    listening: bool
+    restarts: int
+    requests: int
+
+
+async def _fresh() -> None:
+    """Nothing is known by hearsay."""
+
+
+class Loads:
+    """How busy things are, as the admin API needs it.
+
+    `fresh` is awaited before the others are asked; `workers` are none where one process does all.
+    """
+
+    def __init__(
+        self,
+        inflight: Callable[[str], int],
+        waiting: Callable[[str, int], int],
+        fresh: Callable[[], Awaitable[None]] = _fresh,
+        workers: Callable[[], list[WorkerView]] = list,
+    ) -> None:
         self.inflight = inflight
         self.waiting = waiting
+        self.fresh = fresh
+        self.workers = workers
 
 
 def model_view(model: Model, loads: Loads) -> ModelView:

@@ -30,30 +30,34 @@ class Certificates:
             raise ConfigError((f"server.tls: can't be loaded: {error}",)) from None
         return context
 
-    def pem(self) -> tuple[bytes, bytes, bytes | None]:
-        """Return the key, the certificate and the clients' authorities as they are on disk."""
-        tls = self.tls
-        authorities = tls.client_ca.read_bytes() if tls.client_ca else None
-        return tls.key.read_bytes(), tls.cert.read_bytes(), authorities
-
-    def renewed(self) -> bool:
-        """Whether they changed since this was last asked, and can be loaded.
+    def renewed(self) -> ssl.SSLContext | None:
+        """Return them loaded anew if they changed since this was last asked, else None.
 
         Files that are being written, or do not fit each other, are looked at again next time.
         """
         stamp = self.stamp()
-        if stamp == self._stamp or not self.loadable():
-            return False
-        self._stamp = stamp
-        return True
-
-    def loadable(self) -> bool:
-        """Whether the files fit each other as they are now."""
+        if stamp == self._stamp:
+            return None
         try:
-            self.context()
+            context = self.context()
         except ConfigError:
-            return False
-        return True
+            return None
+        self._stamp = stamp
+        return context
+
+    def pem(self) -> tuple[bytes, bytes, bytes | None] | None:
+        """Return the key, the certificate and the clients' authorities, if they fit each other.
+
+        What is checked is what is on disk: None too where that changed between two looks.
+        """
+        tls, stamp = self.tls, self.stamp()
+        try:
+            authorities = tls.client_ca.read_bytes() if tls.client_ca else None
+            found = tls.key.read_bytes(), tls.cert.read_bytes(), authorities
+            self.context()
+        except (OSError, ConfigError):
+            return None
+        return found if self.stamp() == stamp else None
 
     def stamp(self) -> tuple[tuple[int, int] | None, ...]:
         """Return what changes when a file does."""

@@ -18,7 +18,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from gateway.errors import Code, DeadlineExceeded, InvalidRequest, UnknownRoute
+from gateway.errors import Code, ConfigError, DeadlineExceeded, InvalidRequest, UnknownRoute
 from gateway.listeners.certificates import Certificates
 from gateway.listeners.grpc_health import HealthService
 from gateway.listeners.health import Health
@@ -184,20 +184,26 @@ def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """Return credentials that look at the files again for new connections once they changed."""
     seen = certificates.stamp()
 
-    def load() -> grpc.ServerCertificateConfiguration:
-        key, chain, authorities = certificates.pem()
+    def load() -> grpc.ServerCertificateConfiguration | None:
+        found = certificates.pem()
+        if found is None:
+            return None
+        key, chain, authorities = found
         return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
 
     def fetch() -> Any:  # None: as they were, which the package's types do not know
         nonlocal seen
         stamp = certificates.stamp()
-        if stamp == seen or not certificates.loadable():
+        if stamp == seen or (loaded := load()) is None:
             return None
         seen = stamp
-        return load()
+        return loaded
 
+    first = load()
+    if first is None:
+        raise ConfigError(("server.tls: the files changed while they were read; start again",))
     return grpc.dynamic_ssl_server_credentials(
-        load(), fetch, require_client_authentication=certificates.tls.client_ca is not None
+        first, fetch, require_client_authentication=certificates.tls.client_ca is not None
     )
 
 

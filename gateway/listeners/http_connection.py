@@ -26,6 +26,10 @@ _MIN_RATE = 64 * 2**10
 """Bytes a second of body that buy more time."""
 _LINGER = 2.0
 """Seconds in which a client may notice that its body is not wanted."""
+_FAREWELL = 1.0
+"""Seconds in which an idle client may send one more request when the gateway ends."""
+_CROWD = 256
+"""Connections beyond the limit that may linger."""
 _NO_LINGER = struct.pack("ii", 1, 0)
 _LATE = "no whole request came within the time allowed"
 
@@ -49,6 +53,8 @@ class Shared:
     patience: Patience
     budget: Budget
     connections: set[Connection]
+    turned_away: set[Connection]
+    """Those there was no room for, while they may read why."""
     draining: bool = False
     date: bytes = b""
     emptied: asyncio.Future[None] | None = None
@@ -82,10 +88,10 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         self._since = time.monotonic()
         shared = self._shared
-        if len(shared.connections) >= shared.limits.connections:
-            self._unreadable(_one_too_many())
-        else:
+        if len(shared.connections) < shared.limits.connections:
             shared.connections.add(self)
+        else:
+            self._turn_away()
 
     def data_received(self, data: bytes) -> None:
         """Feed the codec."""
@@ -103,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         shared = self._shared
         shared.connections.discard(self)
+        shared.turned_away.discard(self)
         if not shared.connections and shared.emptied is not None and not shared.emptied.done():
             shared.emptied.set_result(None)
         for exchange in self._waiting:
@@ -110,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         if self._current is not None:
             self._current.gone = True
+            self._current.release()
         if self._task is not None:
             self._task.cancel()
 
@@ -195,7 +203,8 @@ class Connection(asyncio.Protocol):
             if now - self._since > _LINGER:
                 self.abort()
         elif self._current is None:
-            if now - self._since > (patience.idle if self._reader.between else patience.head):
+            idle = _FAREWELL if self._shared.draining else patience.idle
+            if now - self._since > (idle if self._reader.between else patience.head):
                 self._quiet()
         elif not self._current.whole and self._current.began:
             allowed = patience.body + self._current.size / _MIN_RATE
@@ -203,12 +212,16 @@ class Connection(asyncio.Protocol):
                 self._current.fail(RequestTimeout(_LATE))
 
     def drain(self) -> None:
-        """Take no more requests; close once those here are answered."""
+        """Take no more requests; close once those here are answered.
+
+        A client that was here a moment ago may be sending its next one now: that one is
+        answered too, and the answer tells the client to go.
+        """
         last = self._waiting[-1] if self._waiting else self._current
         if last is not None:
             last.close = True
-        elif self._transport is not None:
-            self._transport.close()
+        else:
+            self.check(time.monotonic())
 
     def cut(self) -> None:
         """Give up the request under way; it is answered that the gateway ends."""
@@ -297,6 +310,19 @@ class Connection(asyncio.Protocol):
         elif self._current is None:
             self._serve(self._nothing())
 
+    def _turn_away(self) -> None:
+        """Say that there is no room; some of those told so get time to read it."""
+        self._unreadable(
+            Overloaded(
+                "the gateway has as many connections as it takes; try again later",
+                headers=((b"retry-after", b"1"),),
+            )
+        )
+        crowd = self._shared.turned_away
+        if self._refusal is not None and len(crowd) < _CROWD:
+            crowd.add(self)
+            self._refusal.whole = False
+
     def _nothing(self) -> Exchange:
         """Return the exchange that answers what was no request."""
         head = RequestHead("GET", self._reader.target, (), 0, False, False, False)
@@ -326,10 +352,3 @@ class Connection(asyncio.Protocol):
     def _resume_reading(self) -> None:
         if self._transport is not None and not self._transport.is_reading():
             self._transport.resume_reading()
-
-
-def _one_too_many() -> Overloaded:
-    return Overloaded(
-        "the gateway has as many connections as it takes; try again later",
-        headers=((b"retry-after", b"1"),),
-    )

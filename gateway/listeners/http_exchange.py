@@ -169,8 +169,8 @@ class Exchange:
 
     @property
     def at_event_end(self) -> bool:
-        """Whether a stream of events stands between two events."""
-        return self._events and self._last in (b"", b"\n\n")
+        """Whether a stream of events stands between two events, and one more would be taken."""
+        return self._events and self._last in (b"", b"\n\n") and not self._wire.full()
 
     async def start(self, head: Head) -> None:
         """Note the status and the headers; they leave with what follows them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from email.utils import formatdate
 
@@ -36,14 +37,14 @@ class HttpListener:
         self._socket = bind(address, shared)
         self.port: int = self._socket.getsockname()[1]
         self._certificates = certificates
-        self._shared = Shared(serving, limits, patience, Budget(limits.body_budget), set())
+        self._shared = Shared(serving, limits, patience, Budget(limits.body_budget), set(), set())
         self._server: asyncio.Server | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to serve; returns when connections are taken."""
         self._shared.date = formatdate(usegmt=True).encode()
-        await self._listen()
+        await self._listen(self._certificates.context() if self._certificates else None)
         self._sweeping = asyncio.create_task(self._sweep())
 
     async def stop(self, grace: float) -> None:
@@ -61,16 +62,18 @@ class HttpListener:
             if not await self._emptied(1.0):
                 for connection in tuple(shared.connections):
                     connection.abort()
+        for connection in tuple(shared.turned_away):
+            connection.abort()
         if self._sweeping is not None:
             self._sweeping.cancel()
 
-    async def _listen(self) -> None:
+    async def _listen(self, context: ssl.SSLContext | None) -> None:
         self._server = await asyncio.get_running_loop().create_server(
             lambda: Connection(self._shared),
             sock=self._socket.dup(),
             backlog=_BACKLOG,
-            ssl=self._certificates.context() if self._certificates else None,
-            ssl_handshake_timeout=_HANDSHAKE if self._certificates else None,
+            ssl=context,
+            ssl_handshake_timeout=_HANDSHAKE if context else None,
         )
 
     async def _sweep(self) -> None:
@@ -79,15 +82,15 @@ class HttpListener:
             await asyncio.sleep(_SWEEP)
             now = time.monotonic()
             self._shared.date = formatdate(usegmt=True).encode()
-            for connection in tuple(self._shared.connections):
+            for connection in (*self._shared.connections, *self._shared.turned_away):
                 connection.check(now)
-            if self._certificates is not None and self._certificates.renewed():
-                await self._renew()
+            if self._certificates is not None and (context := self._certificates.renewed()):
+                await self._renew(context)
 
-    async def _renew(self) -> None:
+    async def _renew(self, context: ssl.SSLContext) -> None:
         """Listen anew on the same socket; connections that are there go on."""
         old = self._server
-        await self._listen()
+        await self._listen(context)
         if old is not None:
             old.close()
 

@@ -32,6 +32,7 @@ _TAGS = {
 _ADMIN_TAGS = {
     "Models": "The admin API: what is served, and why something is not.",
     "LoRA adapters": "The admin API: adapters on vLLM backends. Each is a model by its own name.",
+    "Workers": "The admin API: the processes that serve the data plane.",
 }
 _SAID = [{"role": "user", "content": "Beautiful is"}]
 _TEXT = {"model": "chat", "prompt": "Beautiful is"}

@@ -9,13 +9,16 @@ _MEANT = frozenset(
         "Invalid HTTP request received.",
     }
 )
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FORMAT = "%(asctime)s %(levelname)s {}%(name)s: %(message)s"
 
 
-def configure(level: str) -> None:
-    """Set the process's logging up. Libraries speak only when something is wrong."""
+def configure(level: str, process: str = "") -> None:
+    """Set the process's logging up. Libraries speak only when something is wrong.
+
+    `process` stands in every line, where there are several.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(logging.Formatter(_FORMAT.format(f"[{process}] " if process else "")))
     handler.addFilter(lambda record: record.getMessage() not in _MEANT)
     root = logging.getLogger()
     root.handlers = [handler]

@@ -15,10 +15,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from gateway.types import Totals
+
 Labels = tuple[str, ...]
 Reading = Callable[[], Mapping[Labels, float]]
-Totals = dict[str, dict[Labels, list[float]]]
-"""What was counted, by family and labels: a number, or a histogram's buckets and its sum."""
 
 
 class Buckets:
@@ -168,6 +168,13 @@ class Store(Collector):
         """Return what other processes told last of one counter or gauge, all together."""
         told = (totals.get(name, {}).get(labels) for totals in self._others.values())
         return sum(numbers[0] for numbers in told if numbers is not None)
+
+    def of_each(self, name: str) -> dict[str, float]:
+        """Return what each other process told last of a family of counters, all labels together."""
+        return {
+            process: sum(numbers[0] for numbers in totals.get(name, {}).values())
+            for process, totals in self._others.items()
+        }
 
     def collect(self) -> Iterable[Written]:
         """Return every family with the sum of all processes."""

@@ -76,8 +76,7 @@ class AnswerReader:
         self._seen = True
         if self.complete:
             raise UpstreamInvalid("sent bytes after the end of its answer")
-        if self.head is None:
-            self._size += len(data)
+        self._size += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -85,14 +84,18 @@ class AnswerReader:
             if isinstance(cause, UpstreamInvalid):
                 raise cause from None
             raise UpstreamInvalid(f"did not answer in HTTP/1.1 ({type(error).__name__})") from None
-        if self.head is None and self._size > _MAX_HEAD:
-            raise UpstreamInvalid(f"sent more than {_MAX_HEAD} bytes of headers")
+        if self._size > _MAX_HEAD and not self.complete:
+            what = "headers" if self.head is None else "framing with no body between"
+            raise UpstreamInvalid(f"sent more than {_MAX_HEAD} bytes of {what}")
 
-    def end(self) -> None:
-        """Take in the end of the connection. Raises `UpstreamInvalid` if the answer is cut."""
+    def end(self, reset: bool = False) -> None:
+        """Take in the end of the connection. Raises `UpstreamInvalid` if the answer is cut.
+
+        `reset`: it did not end well, so that is not how an answer ends.
+        """
         if self.complete:
             return
-        if self.head is not None and self._until_close:
+        if self.head is not None and self._until_close and not reset:
             self.complete = True
             return
         raise UpstreamInvalid(
@@ -143,6 +146,7 @@ class AnswerReader:
         """Keep a piece of the body as it came."""
         self.pieces.append(data)
         self.buffered += len(data)
+        self._size = 0
 
     def on_message_complete(self) -> None:
         """Note the end, and whether another request may follow on the connection."""

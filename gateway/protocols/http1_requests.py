@@ -70,6 +70,8 @@ class RequestReader:
         "between", "in_head",
     )  # fmt: skip
 
+    _new: bool
+
     def __init__(self, sink: Sink, max_head: int) -> None:
         self.between = True
         """Whether no request is half read."""

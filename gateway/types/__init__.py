@@ -13,6 +13,7 @@ from gateway.types.contracts import (
     Reply,
     Request,
     Seen,
+    Totals,
 )
 from gateway.types.desired import (
     Address,
@@ -83,6 +84,7 @@ __all__ = [
     "TensorSpec",
     "Tensors",
     "Timeouts",
+    "Totals",
     "Version",
     "View",
     "Whole",

@@ -159,6 +159,10 @@ class Request(msgspec.Struct):
     target: Target | None = None
 
 
+Totals = dict[str, dict[tuple[str, ...], list[float]]]
+"""What a process counted, by family and labels: a number, or a histogram's buckets and its sum."""
+
+
 class Observer(Protocol):
     """What is told of the gateway's life."""
 

@@ -24,6 +24,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     assert found.server.admin == Address("127.0.0.1", 8082)
     assert found.server.metrics == Address("0.0.0.0", 8083)
     assert (found.server.drain, found.server.ready_requires) == (30.0, ())
+    assert found.server.workers == 1
     assert found.limits == Limits(max_body=2**26, header_bytes=2**15, json_depth=64)
     assert (found.tenants, found.admin_digest, found.launches) == (None, None, ())
     (chat,) = found.models
@@ -45,7 +46,7 @@ def test_a_file_without_models_serves_none(tmp_path: Path) -> None:
 def test_servers_and_limits(tmp_path: Path) -> None:
     text = """
 server: {http: "[::1]:80", grpc: off, admin: false, metrics: "host:0", drain: 1.5m,
-         ready_requires: [m, x]}
+         ready_requires: [m, x], workers: 3}
 limits: {max_body: 10, header_bytes: 16KB, json_depth: 512}
 models: {m: {adapter: vllm, aliases: [x], backends: [http://a]}}
 """
@@ -55,6 +56,7 @@ models: {m: {adapter: vllm, aliases: [x], backends: [http://a]}}
     assert (found.server.grpc, found.server.admin) == (None, None)
     assert found.server.metrics == Address("host", 0)
     assert (found.server.drain, found.server.ready_requires) == (90.0, ("m", "x"))
+    assert found.server.workers == 3
     assert found.limits == Limits(10, 16_000, 512)
 
 

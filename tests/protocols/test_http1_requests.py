@@ -220,6 +220,17 @@ def test_trailers_have_a_bound() -> None:
         read(start, *[b"x: " + b"y" * 1000 + b"\r\n"] * 100)
 
 
+def test_what_came_with_the_end_of_one_request_is_not_counted_to_the_next() -> None:
+    body = b"x" * 60_000
+    post = b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 60000\r\n\r\n"
+    whole = post + body
+    for first in (5, len(post) + 5):  # in a head, in a body
+        for second in (len(whole) + 5, len(whole) + len(post) + 5):
+            twice = whole * 2
+            told = read(twice[:first], twice[first:second], twice[second:], max_head=8192)
+            assert told.bodies == [body, body]
+
+
 def test_small_chunks_are_no_attack() -> None:
     start = IN_CHUNKS
     told = read(start, *[b"1\r\na\r\n"] * 50_000, b"0\r\n\r\n")

@@ -276,6 +276,14 @@ def test_vllm_gets_metadata_under_its_own_name(venvs: Path) -> None:
     assert "Name: vllm\nVersion: 9.9.9+cpu\n" in metadata
 
 
+def test_the_peers_of_the_bench_are_made_only_when_named(venvs: Path) -> None:
+    peers = ("vllm-router", "sglang-router", "smg", "litellm")
+    everything = run(venvs, "--check").stdout
+    assert "gateway: not ready" in everything
+    assert not any(f"{peer}:" in everything for peer in peers)
+    assert run(venvs, "--check", *peers).stdout.count("not ready") == len(peers)
+
+
 def test_an_unknown_name_is_refused_before_anything_starts(venvs: Path) -> None:
     ended = run(venvs, "gateway", "tensorflaw")
     assert ended.returncode == 2

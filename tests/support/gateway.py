@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from support.client import Client
 from support.waiting import DEADLINE, until
 
 _LISTENS = re.compile(r"isthmus: (http|grpc|admin|metrics) listens on [\d.]+:(\d+)")
+_WORKERS = int(os.environ.get("ISTHMUS_TEST_WORKERS", "1"))
+"""Processes of every gateway whose test does not say: the same must hold with several."""
 _ANY = "127.0.0.1:0"
 _SERIES = re.compile(r"([a-z_:]+)(?:\{(.*)\})? (\S+)")
 _LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
@@ -45,11 +47,12 @@ class GatewayProcess:
         server: Mapping[str, Any] | None = None,
         log_level: str = "info",
         ready: bool = True,
+        arguments: Sequence[str] = (),
         **sections: Any,
     ) -> None:
         listeners = dict.fromkeys(("http", "grpc", "admin", "metrics"), _ANY)
         content = {
-            "server": {**listeners, "drain": "5s", **(server or {})},
+            "server": {**listeners, "drain": "5s", "workers": _WORKERS, **(server or {})},
             **sections,
             "models": dict(models),
         }
@@ -59,7 +62,7 @@ class GatewayProcess:
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*_program(), "serve", "-c", str(self.file), "--log-level", log_level],
+                [*_program(), "serve", "-c", str(self.file), "--log-level", log_level, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

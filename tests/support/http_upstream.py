@@ -8,7 +8,9 @@ to send, a `Gate` to stop at, `CLOSE`, `RESET`, or `SILENCE`.
 import asyncio
 import json
 import re
+import socket
 import ssl
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -46,6 +48,20 @@ class Gate:
         await asyncio.to_thread(self._opened.wait, DEADLINE)
 
 
+class Flood:
+    """A step that sends `size` bytes, as fast as the other side takes them; `sent` is how far."""
+
+    def __init__(self, size: int, piece: bytes) -> None:
+        self.size = size
+        self.sent = 0
+        self._piece = piece
+
+    async def play(self, connection: "_Connection") -> None:
+        while self.sent < self.size and await connection.writable():
+            connection.transport.write(self._piece)
+            self.sent += len(self._piece)
+
+
 class _Sign:
     def __init__(self, name: str) -> None:
         self._name = name
@@ -61,7 +77,7 @@ RESET = _Sign("RESET")
 SILENCE = _Sign("SILENCE")
 """Send nothing until the other side leaves."""
 
-Step = bytes | Gate | _Sign
+Step = bytes | Gate | Flood | _Sign
 Script = Sequence[Step]
 
 
@@ -148,6 +164,8 @@ class HttpUpstream:
         self.runtime_loras = True
         self.healthy = True
         self.probe_script: Script | None = None
+        self.early: Script | None = None
+        """Answers a request as soon as its head came, and reads no more of it."""
         self.requests: list[Recorded] = []
         self.probes: list[Recorded] = []
         self.accepted = 0
@@ -199,6 +217,11 @@ class HttpUpstream:
     def drop_connections(self) -> None:
         """Close every connection that is open now, from this side, and wait for it."""
         self._loop.run(self._drop())
+
+    def push(self, data: bytes) -> None:
+        """Send bytes on every connection that is open now, asked or not."""
+        for connection in list(self._live):
+            self._loop.soon(connection.transport.write, data)
 
     @property
     def open_connections(self) -> int:
@@ -314,6 +337,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = b""
         self._news = asyncio.Event()
         self._lost = False
+        self._full = False
         self._current: Recorded | None = None
         self._number = 0
         self._task: asyncio.Task[None] | None = None
@@ -334,9 +358,28 @@ class _Connection(asyncio.Protocol):
             self._current.closed.set()
         self._news.set()
 
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._news.set()
+
+    async def writable(self) -> bool:
+        """Wait until the other side takes more; False: it is gone."""
+        while self._full and not self._lost:
+            self._news.clear()
+            await self._news.wait()
+        return not self._lost
+
     async def _serve(self) -> None:
         while not self._lost:
             request = self._parsed()
+            if request is None and self._upstream.early and b"\r\n\r\n" in self._buffer:
+                self.transport.pause_reading()
+                for step in [*self._upstream.early, SILENCE]:
+                    await self._play(step)
+                continue
             if request is None:
                 self._news.clear()
                 await self._news.wait()
@@ -356,6 +399,11 @@ class _Connection(asyncio.Protocol):
         self._buffer = rest[length:]
         return Recorded(head, rest[:length], self._number)
 
+    def _reset(self) -> None:
+        own = self.transport.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
     async def _play(self, step: Step) -> None:
         if self._lost:
             return
@@ -363,12 +411,14 @@ class _Connection(asyncio.Protocol):
             self.transport.write(step)
         elif isinstance(step, Gate):
             await step.pass_through()
+        elif isinstance(step, Flood):
+            await step.play(self)
         elif step is SILENCE:
             while not self._lost:
                 self._news.clear()
                 await self._news.wait()
         else:
-            self.transport.close() if step is CLOSE else self.transport.abort()
+            self.transport.close() if step is CLOSE else self._reset()
             while not self._lost:
                 self._news.clear()
                 await self._news.wait()

@@ -1,0 +1,140 @@
+"""The data plane of one process, wired: pipeline, dispatch, and its http and grpc listeners.
+
+The gateway has one of them, or each of its workers does; whatever knows the world stays outside.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from gateway.control.holders import Holders
+from gateway.dispatch import Dispatch
+from gateway.errors import ConfigError
+from gateway.holding import Holding
+from gateway.listeners.admin_views import Loads
+from gateway.listeners.certificates import Certificates
+from gateway.listeners.grpc import GrpcListener
+from gateway.listeners.health import Health
+from gateway.listeners.http_plane import HttpPlane
+from gateway.listeners.http_server import HttpListener
+from gateway.observe.metrics import Metrics
+from gateway.pipeline import Pipeline
+from gateway.policies.cors import Cors
+from gateway.protocols import translation
+from gateway.protocols.wire import Wire
+from gateway.translating import Translating
+from gateway.types import Adapter, Address, Configuration, Control, Snapshot
+
+MAX_VALUES = 2**30
+"""Bytes that the tensors of one translated request or answer may hold, and an answer's own."""
+_TRANSLATORS = 2
+"""Threads for large translations: more would only take turns at the interpreter."""
+
+
+class DataPlane:
+    """Serves requests in the world of `snapshot`. `bind`, `start`, and `stop` in any case.
+
+    `shared`: other processes listen on the same ports. Adapters are closed at the end.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        adapters: Mapping[str, Adapter],
+        wire: Wire,
+        snapshot: Callable[[], Snapshot],
+        health: Health,
+        metrics: Metrics,
+        controls: Mapping[str, Control],
+        shared: bool = False,
+    ) -> None:
+        self._configuration = configuration
+        self._adapters = adapters
+        self._wire = wire
+        self._snapshot = snapshot
+        self._health = health
+        self._shared = shared
+        self._translators = ThreadPoolExecutor(_TRANSLATORS, "translation")
+        dispatch = Dispatch(adapters)
+        self.slots = dispatch.slots
+        self._pipeline = Pipeline(
+            snapshot,
+            dispatch,
+            metrics,
+            configuration.limits,
+            Translating(translation.directions(wire, MAX_VALUES), self._translators, MAX_VALUES),
+            Holding(dispatch, Holders()),
+            controls,
+            compressed=configuration.server.request_compression,
+        )
+        metrics.watch_inflight(self.slots.counts)
+        metrics.watch_queues(self._waiting)
+        self.loads = Loads(self.slots.inflight, self.slots.waiting)
+        self._http: HttpListener | None = None
+        self._grpc: GrpcListener | None = None
+
+    def bind(self) -> dict[str, Address]:
+        """Take the addresses; returns them with their ports. Raises `ConfigError`."""
+        server, limits = self._configuration.server, self._configuration.limits
+        certificates = Certificates(server.tls) if server.tls else None
+        bound: dict[str, Address] = {}
+        if server.http is not None:
+            plane = HttpPlane(self._pipeline, self._snapshot, self._health, Cors(server.cors))
+            try:
+                self._http = HttpListener(
+                    plane, server.http, limits, server.patience, certificates, self._shared
+                )
+            except OSError as error:
+                raise taken("http", server.http, error.strerror or str(error)) from None
+            bound["http"] = Address(server.http.host, self._http.port)
+        if server.grpc is not None:
+            try:
+                self._grpc = GrpcListener(
+                    self._pipeline,
+                    self._wire,
+                    self._health,
+                    limits,
+                    server.grpc,
+                    certificates,
+                    self._shared,
+                )
+            except RuntimeError:
+                raise taken("grpc", server.grpc, "the address is in use") from None
+            bound["grpc"] = Address(server.grpc.host, self._grpc.port)
+        return bound
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        for listener in (self._http, self._grpc):
+            if listener is not None:
+                await listener.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take nothing new, finish what is under way in `grace` seconds, and let go of all."""
+        listeners = [one for one in (self._http, self._grpc) if one is not None]
+        await asyncio.gather(*(listener.stop(grace) for listener in listeners))
+        self._translators.shutdown(wait=False, cancel_futures=True)
+
+    def changed(self) -> None:
+        """Nobody else needs to be told of the world."""
+
+    async def spread(self) -> None:
+        """See there."""
+
+    async def figures(self) -> None:
+        """All figures are here, and of this moment."""
+
+    def _waiting(self) -> Mapping[tuple[str, str], int]:
+        return {
+            (model.name, str(number)): self.slots.waiting(model.name, number)
+            for model in self._snapshot().models.values()
+            for number in model.versions
+            if model.parent is None or self.slots.waiting(model.name, number)
+        }
+
+
+def taken(name: str, address: Address, why: str) -> ConfigError:
+    """Return the error of an address that can't be listened on."""
+    return ConfigError(
+        (f"server.{name}: can't listen on {address}: {why}; end what is there, or choose another",)
+    )

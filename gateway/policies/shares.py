@@ -1,0 +1,32 @@
+"""What each of several workers may do, so that all of them together keep to the configuration."""
+
+from dataclasses import replace
+
+from gateway.types import Configuration
+
+
+def share_out(configuration: Configuration) -> Configuration:
+    """Return the configuration of one worker: what bounds the whole is divided by their number.
+
+    A bound is at least 1, and the budget for bodies has room for the largest one; a queue that
+    takes nothing goes on so.
+    """
+    workers = configuration.server.workers
+    limits = configuration.limits
+    body = min(limits.max_body, limits.body_budget)
+    return replace(
+        configuration,
+        limits=replace(
+            limits,
+            connections=max(limits.connections // workers, 1),
+            body_budget=max(limits.body_budget // workers, body),
+        ),
+        models=tuple(
+            replace(
+                model,
+                max_inflight=max(model.max_inflight // workers, 1),
+                max_queue=max(model.max_queue // workers, min(model.max_queue, 1)),
+            )
+            for model in configuration.models
+        ),
+    )
