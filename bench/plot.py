@@ -31,28 +31,33 @@ _FILL, _OTHERS = "#0b69a3", "#9aa5b1"
 
 @dataclass(frozen=True)
 class Axis:
-    """What a panel shows: a row's value, and its unit in words."""
+    """What a panel shows: a row's value, its unit in words, and whether a bar may be cut.
+
+    Only where shorter is better: a cut bar never looks like less than it is worth.
+    """
 
     value: Callable[[Row], float | None]
     words: str
+    cut: bool = True
 
 
 AXES: Mapping[str, Axis] = {
     "per_core": Axis(
         lambda one: 1e6 / one.cost if one.cost else None,
         "{unit}s for each second of CPU: longer is better",
+        cut=False,
     ),
     "cost": Axis(lambda one: one.cost, "µs of CPU for each {unit}: shorter is better"),
     "added": Axis(lambda one: one.added, "µs added to the median over direct: shorter is better"),
 }
 
 
-def scale(values: Sequence[float]) -> float:
-    """Return the value of a bar of full length: the longest, unless it would dwarf the others."""
+def scale(values: Sequence[float], cut: bool = True) -> float:
+    """Return the value of a bar of full length: the longest, unless it dwarfs all and is cut."""
     longest = sorted((max(value, 0.0) for value in values), reverse=True)
     if not longest or longest[0] == 0:
         return 1.0
-    if len(longest) > 1 and longest[1] > 0 and longest[0] > _DWARFING * longest[1]:
+    if cut and len(longest) > 1 and longest[1] > 0 and longest[0] > _DWARFING * longest[1]:
         return longest[1] * 1.3
     return longest[0]
 
@@ -92,7 +97,7 @@ def _panel(load: Load, found: Sequence[Row], x: float, y: float, width: float) -
         _text(x, y + 38, axis.words.format(unit=load.unit), f' font-size="12" fill="{_PALE}"'),
     ]
     values = [axis.value(row) for row in found]
-    full = scale([value for value in values if value is not None])
+    full = scale([value for value in values if value is not None], axis.cut)
     for number, (row, value) in enumerate(zip(found, values, strict=True)):
         top = y + _HEAD - 8 + number * _BAR
         if value is None:

@@ -19,6 +19,8 @@ _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _STEPS = bytes.maketrans(b"[]", b"\x01\xff")  # 1 and -1, as signed bytes
 _STRING = re.compile(rb'"[^"]*"')
 _CHUNK = 2**16
+_SMALL = 2**13
+"""Bytes of a body up to which a search for its members is cheaper than a second decoding."""
 _MAX_REPEATS = 10_000
 
 T = TypeVar("T")
@@ -26,7 +28,7 @@ T = TypeVar("T")
 
 def deeper_than(body: bytes, levels: int) -> bool:
     """Whether valid JSON in `body` nests deeper than `levels`."""
-    if body.count(b"[") + body.count(b"{") <= levels:
+    if _has_few_brackets(body, levels):
         return False
     brackets = _brackets(_without_escapes(body))
     # Cutting all innermost pairs takes off one level, and nearly all of a flat list.
@@ -41,6 +43,18 @@ def deeper_than(body: bytes, levels: int) -> bool:
             return True
         depth = depths[-1]
     return False
+
+
+def _has_few_brackets(body: bytes, most: int) -> bool:
+    """Whether at most so many open anywhere. Looks for one after the other: prose has none."""
+    for bracket in (b"[", b"{"):
+        at = body.find(bracket)
+        while at >= 0:
+            most -= 1
+            if most < 0:
+                return False
+            at = body.find(bracket, at + 1)
+    return True
 
 
 def _without_escapes(body: bytes) -> bytes:
@@ -82,24 +96,63 @@ def member_at(body: bytes, key: str) -> tuple[int, int]:
     as it does in the parsers behind the gateway. Raises `InvalidRequest` where there is none.
     """
     quoted, plain, escaped = _members(key)
-    if body.count(quoted) == 1 and b"\\u00" not in body:  # no other can hide behind an escape
-        only = plain.match(body, body.find(quoted))
-        if only:
-            return only.span(1)
+    if len(body) <= _SMALL:
+        if body.count(quoted) == 1 and b"\\u00" not in body:  # no other hides behind an escape
+            only = plain.match(body, body.find(quoted))
+            if only:
+                return only.span(1)
+    else:
+        first = plain.match(body, body.find(quoted, 0, _SMALL))
+        if first and _depth(body[: first.start()]) == 1 and _count(body, key) == 1:
+            return first.span(1)
     text = _without_escapes(body)
     found: tuple[int, int] | None = None
     depth = before = 0
     for count, member in enumerate(escaped.finditer(text)):
         if count == _MAX_REPEATS:
             raise InvalidRequest(f"the body has more than {count} members {key!r}", param=key)
-        brackets = _brackets(text[before : member.start()])
-        depth += 2 * brackets.count(b"[") - len(brackets)
+        depth += _opened(text[before : member.start()])
         before = member.start()
         if depth == 1:
             found = member.span(1)
     if found is None:
         raise InvalidRequest(f"the body has no top-level string {key!r}", param=key)
     return found
+
+
+def _depth(start: bytes) -> int:
+    """How deep the text behind the start of a JSON document stands."""
+    return _opened(_without_escapes(start))
+
+
+def _opened(text: bytes) -> int:
+    brackets = _brackets(text)
+    return 2 * brackets.count(b"[") - len(brackets)
+
+
+def _count(body: bytes, key: str) -> int:
+    """How often a top-level member stands in valid JSON, by whatever escapes its key is written.
+
+    A decoder tells of each value that it meets; it skips the rest of a large body faster than any
+    search for the key goes through it.
+    """
+    met: list[object] = []
+
+    def meet(_: type, value: object) -> _Value:
+        met.append(value)
+        return _Value()
+
+    msgspec.json.Decoder(_form(key), dec_hook=meet).decode(body)
+    return len(met)
+
+
+class _Value:
+    """A member's value, whatever it is."""
+
+
+@cache
+def _form(key: str) -> type[msgspec.Struct]:
+    return msgspec.defstruct("Form", [(key, _Value, None)])
 
 
 @cache

@@ -105,5 +105,6 @@ def test_the_plot_has_a_panel_for_each_load_and_a_bar_for_each_row_with_figures(
 def test_a_bar_that_would_dwarf_all_others_is_cut() -> None:
     assert plot.scale([5, 10, 8]) == 10
     assert plot.scale([100, 110, 17_000]) == 143
+    assert plot.scale([100, 110, 17_000], cut=False) == 17_000
     assert plot.scale([]) == plot.scale([0]) == 1
     assert plot.scale([-5.0, 7]) == 7

@@ -118,6 +118,22 @@ def test_splicing_changes_the_model_and_nothing_else(
 
 
 @given(bodies())
+def test_the_place_is_the_same_in_a_large_body(
+    body_and_members: tuple[bytes, list[tuple[str, Any]]],
+) -> None:
+    """Where another way of looking is taken, prose with brackets and colons included."""
+    body, _ = body_and_members
+    large = (
+        body.rstrip()[:-1] + b', "p\\u0061d": "' + b'x [{,: \\"model\\": \\"y\\" ' * 1000 + b'"}'
+    )
+    start, end = json_text.member_at(large, "model")
+    assert (start, end) == json_text.member_at(body, "model")
+    again = large.rstrip()[:-1] + b', "mod\\u0065l": "last"}'
+    start, end = json_text.member_at(again, "model")
+    assert again[start:end] == b'"last"'
+
+
+@given(bodies())
 def test_the_place_is_of_the_model_that_msgspec_reads(
     body_and_members: tuple[bytes, list[tuple[str, Any]]],
 ) -> None:
@@ -174,6 +190,9 @@ def test_a_mebibyte_of_malice_costs_little(body: bytes) -> None:
 
 
 def test_a_body_that_repeats_the_key_without_end_is_refused() -> None:
-    body = b'{"model":"m","x":[' + b'{"model":"x"},' * 100_000 + b"1]}"
+    nested = b"[" + b'{"model":"x"},' * 100_000 + b"1]"
+    start, end = json_text.member_at(b'{"model":"m","x":' + nested + b"}", "model")
+    assert (start, end) == (9, 12)
+    body = b'{"x":' + nested + b',"model":"m"}'
     with pytest.raises(InvalidRequest, match="more than"):
         json_text.member_at(body, "model")
