@@ -61,15 +61,18 @@ def _chosen(parser: argparse.ArgumentParser, text: str, known: Mapping[str, T]) 
 
 
 def install(peers: Sequence[Peer]) -> dict[str, str]:
-    """Make the peers' environments; returns which peers can't be had, and why."""
+    """Make the peers and their environments; returns which can't be had, and why."""
+    lacking = {}
+    for peer in peers:
+        if peer.prepare and subprocess.run([str(ROOT / peer.prepare)], check=False).returncode:
+            lacking[peer.name] = f"{peer.prepare} could not make it here"
     needed = [peer for peer in peers if peer.environment]
     if not needed:
-        return {}
+        return lacking
     script = str(ROOT / "scripts" / "environments.py")
     python = str(getattr(sys, "_base_executable", sys.executable))  # stamps know its version
     names = [peer.environment for peer in needed]
     subprocess.run([python, script, "--jobs", "2", *names], cwd=ROOT, check=False)
-    lacking = {}
     for peer in needed:
         check = [python, script, "--check", peer.environment]
         if subprocess.run(check, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode:

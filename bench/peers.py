@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import nginx, payloads
@@ -72,6 +72,7 @@ class Peer:
         environment: the virtual environment that has it, or empty.
         distribution: whose version is told, when there is an environment.
         patience: seconds that its start may take.
+        prepare: a program of this checkout that makes it, when there is no environment.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Peer:
     environment: str = ""
     distribution: str = ""
     patience: float = 30.0
+    prepare: str = ""
 
 
 def _url(port: int, path: str) -> str:
@@ -112,6 +114,11 @@ def _isthmus(site: Site) -> Launch:
         ready=_url(site.spare, "/readyz"),
         metrics=_url(site.spare, "/metrics"),
     )
+
+
+def _compiled(site: Site) -> Launch:
+    """The same from the folder where its data path is compiled."""
+    return replace(_isthmus(site), environ={"PYTHONPATH": str(ROOT / ".compiled")})
 
 
 def _program(name: str) -> str:
@@ -168,6 +175,7 @@ _ALL = _CHATS | {"rest", "grpc"}
 PEERS = (
     Peer("nginx", _ALL, _nginx),
     Peer(OURS, _ALL, _isthmus),
+    Peer(f"{OURS} compiled", _ALL, _compiled, prepare="scripts/compile"),
     Peer("grpc.aio proxy", frozenset({"grpc"}), _grpc_aio),
     Peer(
         "vllm-router", _CHATS, _router("vllm-router", "vllm-router"), "vllm-router", "vllm-router"
