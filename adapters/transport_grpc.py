@@ -6,8 +6,9 @@ The interface is that of `adapters.transport`: an exchange is entered, read and 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Sequence
+from types import TracebackType
 
 import grpc
 
@@ -53,6 +54,7 @@ class GrpcClient:
     """Calls to one server over one channel."""
 
     def __init__(self, address: str, tls: TLS | None) -> None:
+        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
         options: list[tuple[str, int | str]] = list(_OPTIONS)
         if tls is None:
             self._channel = grpc.aio.insecure_channel(address, options)
@@ -61,35 +63,32 @@ class GrpcClient:
                 options.append(("grpc.ssl_target_name_override", tls.server_name))
             self._channel = grpc.aio.secure_channel(address, _credentials(tls), options)
 
-    @asynccontextmanager
-    async def exchange(
+    def exchange(
         self, message: Message, extra: Headers, timeouts: Timeouts, deadline: float
-    ) -> AsyncIterator[UnaryAnswer]:
+    ) -> "GrpcExchange":
         """Call; entering waits for the answer. Raises `UpstreamError`."""
-        await self._connected(timeouts, deadline)
-        loop = asyncio.get_running_loop()
-        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        send = self._channel.unary_unary(message.path)
-        call = send(
-            message.body,
-            metadata=_metadata(message.headers, extra),
-            timeout=max(deadline - loop.time(), 0.001),
-        )
-        try:
-            yield await self._answer(call, deadline)
-        finally:
-            call.cancel()  # does nothing to one that is over
+        return GrpcExchange(self, message, extra, timeouts, deadline)
+
+    def call(
+        self, message: Message, extra: Headers, seconds: float
+    ) -> "grpc.aio.UnaryUnaryCall[bytes, bytes]":
+        """Send a call over a channel that is connected."""
+        send = self._methods.get(message.path)
+        if send is None:
+            send = self._methods[message.path] = self._channel.unary_unary(message.path)
+        return send(message.body, metadata=_metadata(message.headers, extra), timeout=seconds)
 
     async def close(self) -> None:
         """Close the channel, and what is under way on it."""
         await self._channel.close()
 
-    async def _connected(self, timeouts: Timeouts, deadline: float) -> None:
+    async def connect(self, timeouts: Timeouts, deadline: float) -> None:
+        """Wait until the channel is connected. Raises `UpstreamError`."""
         ready = grpc.ChannelConnectivity.READY
         state = self._channel.get_state(try_to_connect=True)
         if state is ready:
             return
-        seconds = min(timeouts.connect, deadline - asyncio.get_running_loop().time())
+        seconds = min(timeouts.connect, deadline - time.monotonic())
         failed = state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         try:
             async with asyncio.timeout(seconds):
@@ -105,21 +104,10 @@ class GrpcClient:
                 raise UpstreamTimeout(OVERDUE) from None
             raise UpstreamUnreachable(f"took no connection within {seconds:g} s") from None
 
-    async def _answer(
-        self, call: "grpc.aio.UnaryUnaryCall[bytes, bytes]", deadline: float
-    ) -> UnaryAnswer:
-        try:
-            message = await call
-        except grpc.aio.AioRpcError as error:
-            return UnaryAnswer(self._failure(error, deadline), b"")
-        headers = _fields(await call.initial_metadata())
-        trailers = _fields(await call.trailing_metadata())
-        return UnaryAnswer(Head(Code.OK, headers, trailers=trailers), message)
-
-    def _failure(self, error: grpc.aio.AioRpcError, deadline: float) -> Head:
+    def failure(self, error: grpc.aio.AioRpcError, deadline: float) -> Head:
         """Tell a backend's own status, which is passed on, from the lack of one."""
         code = Code(error.code().value[0])
-        if code is Code.DEADLINE_EXCEEDED and asyncio.get_running_loop().time() >= deadline - 0.05:
+        if code is Code.DEADLINE_EXCEEDED and time.monotonic() >= deadline - 0.05:
             raise UpstreamTimeout(OVERDUE)
         if code is Code.UNAVAILABLE and self._lost(error.details() or ""):
             raise UpstreamInvalid("closed the connection without an answer")
@@ -134,6 +122,52 @@ class GrpcClient:
         """Whether a call ended with its connection: its state may lag behind what gRPC says."""
         connected = self._channel.get_state() is grpc.ChannelConnectivity.READY
         return not connected or _OF_TRANSPORT.search(details) is not None
+
+
+class GrpcExchange:
+    """One call, as a context: entering waits for the whole answer, or cancels it."""
+
+    __slots__ = ("_client", "_deadline", "_extra", "_message", "_timeouts")
+
+    def __init__(
+        self,
+        client: GrpcClient,
+        message: Message,
+        extra: Headers,
+        timeouts: Timeouts,
+        deadline: float,
+    ) -> None:
+        self._client = client
+        self._message = message
+        self._extra = extra
+        self._timeouts = timeouts
+        self._deadline = deadline
+
+    async def __aenter__(self) -> UnaryAnswer:
+        """Connect, call, and wait for the answer. Raises `UpstreamError`."""
+        client, deadline = self._client, self._deadline
+        await client.connect(self._timeouts, deadline)
+        seconds = max(deadline - time.monotonic(), 0.001)
+        call = client.call(self._message, self._extra, seconds)
+        try:
+            message = await call
+        except grpc.aio.AioRpcError as error:
+            return UnaryAnswer(client.failure(error, deadline), b"")
+        except BaseException:
+            call.cancel()
+            raise
+        # Both are here when the message is: neither waits.
+        headers = _fields(await call.initial_metadata())
+        trailers = _fields(await call.trailing_metadata())
+        return UnaryAnswer(Head(Code.OK, headers, trailers=trailers), message)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Do nothing: once entered, the call is over."""
 
 
 class GrpcClients:

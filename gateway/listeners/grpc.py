@@ -1,24 +1,22 @@
 """The data plane over gRPC, with health and reflection: grpc.aio up to where the pipeline begins.
 
-Methods are taken as streams of opaque messages, so that a caller's metadata is checked before
-its message is read, and the same handler serves every method of the table.
+Methods take a stream of opaque messages, so that a caller's metadata is checked before its
+message is read, and return one, which leaves with the status in one batch.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 import time
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from gateway.errors import Code, ConfigError, DeadlineExceeded, InvalidRequest, UnknownRoute
+from gateway.errors import Code, ConfigError, InvalidRequest, UnknownRoute
 from gateway.listeners.certificates import Certificates
 from gateway.listeners.grpc_health import HealthService
 from gateway.listeners.health import Health
@@ -55,17 +53,22 @@ class GrpcIncoming:
 
 
 class GrpcReply:
-    """`types.Reply` over a stream of messages. A head with a code other than OK is the end."""
+    """`types.Reply` over a call with one answer: the pieces of a body are one message.
+
+    The message, the status and the trailers leave as one batch after `end`, when the request
+    is over: a client that is slow to take them keeps no slot, and `deadline` does not end it.
+    """
+
+    __slots__ = ("_context", "_head", "_message", "at_event_end", "deadline", "gone", "started")
 
     def __init__(self, context: Context) -> None:
         self.started = False
         self.at_event_end = False
-        self.gone = True
-        """Whether the client left: nothing else cancels a call before its answer is given."""
+        self.gone = True  # nothing else cancels a call before its answer is given
         self.deadline = math.inf
         self._context = context
         self._head = Head(Code.OK)
-        self._written = False
+        self._message = b""
 
     async def start(self, head: Head) -> None:
         """Send the metadata; note the status, which gRPC sends last."""
@@ -74,31 +77,26 @@ class GrpcReply:
         await self._context.send_initial_metadata(_metadata(head.headers))
 
     async def piece(self, data: bytes) -> None:
-        """Send a message."""
-        self._written = True
-        await self._write(data)
+        """Note a piece of the message."""
+        self._message = self._message + data if self._message else data
 
     async def finish(self, data: bytes = b"") -> None:
-        """Send the last message, if there is one, and set the status."""
-        if data or (self._head.status == Code.OK and not self._written):
-            await self._write(data)
-        self._context.set_trailing_metadata(_metadata(self._head.trailers))
-        if self._head.status != Code.OK:
-            self._context.set_code(_CODES[self._head.status])
-            self._context.set_details(self._head.detail)
-
-    async def _write(self, data: bytes) -> None:
-        until = self.deadline if math.isfinite(self.deadline) else None
-        try:
-            async with asyncio.timeout_at(until):
-                await self._context.write(data)
-        except TimeoutError:
-            raise DeadlineExceeded("the answer was not taken within the time allowed") from None
+        """Note the last piece, if there is one."""
+        if data:
+            await self.piece(data)
 
     def abort(self) -> None:
         """End a started call as lost."""
-        self._context.set_code(grpc.StatusCode.UNAVAILABLE)
-        self._context.set_details("the answer was cut in the middle")
+        self._head = Head(Code.UNAVAILABLE, detail="the answer was cut in the middle")
+
+    async def end(self) -> bytes:
+        """Return the message, which ends the call; a status other than OK ends it here."""
+        head = self._head
+        if head.status != Code.OK:
+            await self._context.abort(_CODES[head.status], head.detail, _metadata(head.trailers))
+        if head.trailers:
+            self._context.set_trailing_metadata(_metadata(head.trailers))
+        return self._message
 
 
 class DataPlane(grpc.GenericRpcHandler):
@@ -119,17 +117,22 @@ class DataPlane(grpc.GenericRpcHandler):
         return self._handlers.get(path) or self._handler(self._front.unknown(path))
 
     def _handler(self, operation: Operation) -> Handler:
-        serve = self._serve if operation.name != "unknown" else self._refuse
-        return grpc.stream_stream_rpc_method_handler(partial(serve, operation))
-
-    async def _serve(self, operation: Operation, _: object, context: Context) -> None:
-        await self._pipeline.handle(self._request(operation, context))
-
-    async def _refuse(self, operation: Operation, _: object, context: Context) -> None:
+        """Return the handler of a method: one closure, which gRPC looks at in each call."""
+        served = operation.name != "unknown"
         why = f"{operation.path} is not served here; reflection lists the methods that are"
-        await self._pipeline.refuse(self._request(operation, context), UnknownRoute(why))
 
-    def _request(self, operation: Operation, context: Context) -> Request:
+        async def serve(_: object, context: Context) -> bytes:
+            reply = GrpcReply(context)
+            request = self._request(operation, context, reply)
+            if served:
+                await self._pipeline.handle(request)
+            else:
+                await self._pipeline.refuse(request, UnknownRoute(why))
+            return await reply.end()
+
+        return grpc.stream_unary_rpc_method_handler(serve)
+
+    def _request(self, operation: Operation, context: Context, reply: GrpcReply) -> Request:
         headers = _headers(context.invocation_metadata())
         first = fields.firsts(headers)
         return Request(
@@ -138,7 +141,7 @@ class DataPlane(grpc.GenericRpcHandler):
             ref=None,
             headers=headers,
             incoming=GrpcIncoming(context),
-            reply=GrpcReply(context),
+            reply=reply,
             received=time.monotonic(),
             timeout=context.time_remaining(),
             first=first,

@@ -181,7 +181,10 @@ def test_a_body_is_not_asked_for_in_vain(gateway: GatewayProcess) -> None:
         assert raw.answer().status == 401  # and no 100 before it
 
 
-def test_the_key_is_checked_before_the_message_is_sent(client: ServingClient) -> None:
+@pytest.mark.parametrize("metadata", [None, [("x-api-key", "sk-wrong")]])
+def test_the_key_is_checked_before_the_message_is_sent(
+    client: ServingClient, metadata: list[tuple[str, str]] | None
+) -> None:
     ended = threading.Event()
 
     def never() -> Iterator[bytes]:
@@ -189,7 +192,7 @@ def test_the_key_is_checked_before_the_message_is_sent(client: ServingClient) ->
         yield from ()
 
     send = client.channel.stream_unary(PREDICT)
-    call = send.future(never(), timeout=10)
+    call = send.future(never(), timeout=10, metadata=metadata)
     error = call.exception()
     ended.set()
     assert error.code() is grpc.StatusCode.UNAUTHENTICATED
