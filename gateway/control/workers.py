@@ -206,20 +206,29 @@ class Workers:
         except OSError as error:
             ours.close()
             raise WorkerError(f"worker {worker.name} cannot be started: {error}") from None
-        channel = await Channel.over(ours, self._answer)
         try:
-            await self._bring_up(worker, channel)
-            _log.info("worker %s serves as process %d", worker.name, process.pid)
-            if not worker.up.done():
-                worker.up.set_result(None)
-            await self._follow(worker, channel)
+            channel = await self._channel(ours)
+            try:
+                await self._bring_up(worker, channel)
+                _log.info("worker %s serves as process %d", worker.name, process.pid)
+                if not worker.up.done():
+                    worker.up.set_result(None)
+                await self._follow(worker, channel)
+            finally:
+                worker.channel, worker.knows = None, -1
+                channel.close()
         finally:
-            worker.channel, worker.knows = None, -1
-            channel.close()
             await _reap(process)
             worker.process = None
             self._watcher.lost(worker.name)
             await self._tell_known()
+
+    async def _channel(self, ours: socket.socket) -> Channel:
+        try:
+            return await Channel.over(ours, self._answer)
+        except BaseException:
+            ours.close()
+            raise
 
     async def _bring_up(self, worker: _Worker, channel: Channel) -> None:
         level = logging.getLogger("isthmus").getEffectiveLevel()
@@ -324,12 +333,17 @@ def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
 
 
 async def _reap(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process whose channel is closed, and kill it if it does not end by itself."""
+    """Wait for a process whose channel is closed, and kill it if it does not end by itself.
+
+    Whatever happens to who waits: no process is left behind.
+    """
     try:
         await asyncio.to_thread(process.wait, _LAST)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, asyncio.CancelledError) as error:
         process.kill()
-        await asyncio.to_thread(process.wait)
+        process.wait()  # a killed one ends at once
+        if isinstance(error, asyncio.CancelledError):
+            raise
 
 
 class Remote:

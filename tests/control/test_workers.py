@@ -148,3 +148,28 @@ def test_workers_that_never_come_up_are_an_error(
 
     with pytest.raises(WorkerError, match="did not come up"):
         run(configuration, work)
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_whenever_it_is_stopped_no_process_is_left(
+    configuration: Configuration, steps: int
+) -> None:
+    """Also in the middle of a start, step by step."""
+
+    async def work() -> None:
+        keeping = Keeping(configuration)
+        starting = asyncio.create_task(keeping.workers.start())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        processes = [one.pid for one in keeping.workers.status() if one.pid is not None]
+        await keeping.workers.stop(1)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        assert all(one.pid is None for one in keeping.workers.status())
+        left.extend(processes)
+
+    left: list[int] = []
+    asyncio.run(work())
+    for pid in left:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # waited for already
